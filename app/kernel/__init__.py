@@ -1,0 +1,1 @@
+"""Pure words of the service; standard library only."""

@@ -1,0 +1,33 @@
+"""The one way to ask for the time."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What asks for the time takes one of these."""
+
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+def instant(unix_ms: int) -> datetime:
+    """Turn Unix milliseconds into an aware UTC datetime, to the millisecond."""
+    return datetime.fromtimestamp(unix_ms // 1000, UTC).replace(
+        microsecond=unix_ms % 1000 * 1000,
+    )
+
+
+def unix_ms(moment: datetime) -> int:
+    """Turn an aware datetime into Unix milliseconds, rounded down."""
+    assert moment.tzinfo is not None, "a naive instant has no meaning"
+    return int(moment.timestamp() * 1000 + 1e-4)

@@ -1,0 +1,1 @@
+"""Plumbing to Redis and Postgres; knows no feature."""
