@@ -1,0 +1,58 @@
+# Everything runs from .venv, which is made from requirements.lock.
+#
+#   make demo ARGS="--exit"      the rush and its verdict
+#   make test                    the checks and the whole suite
+#   make setup PYTHON=python3.12 choose another interpreter
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.set-up
+ARGS ?=
+# Two processes on two cores: each brings its own Valkey and Postgres.
+TEST_PROCESSES ?= 2
+
+.PHONY: setup demo test check states bench test-faults clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Doorbuster needs Python 3.11 or newer. Name one: make setup PYTHON=/path/to/python3" >&2; \
+	  exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  echo "Making .venv with $$($(PYTHON) --version) ..."; \
+	  $(PYTHON) -m venv --clear .venv; }
+	@echo "Installing the packages of requirements.lock (the first time takes about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/doorbuster demo $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/style
+
+test: check
+	$(BIN)/pytest -q -n $(TEST_PROCESSES) --ignore=tests/style $(ARGS)
+
+# Rewrites the pictures that are made from the code.
+states: setup
+	$(BIN)/python -m tests.style.states
+
+bench test-faults:
+	@echo "make $@ is not here yet: it comes with a later change (see CHANGELOG.md)." >&2
+	@exit 2
+
+# Data under .doorbuster is orders: it stays.
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.doorbuster/*' -prune -exec rm -rf {} +
