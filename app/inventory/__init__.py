@@ -1,0 +1,1 @@
+"""Stage three: how many are left."""

@@ -1,0 +1,244 @@
+"""
+Open Redis; turn its errors into ours.
+
+redis-py retries ten times and loads scripts by itself unless told otherwise. Here nothing is
+ever repeated behind the caller's back: a repeated EVALSHA may sell twice to one click, and a
+loaded script would sell from a server that has lost its state. Whoever repeats, does so knowingly
+and with the same idempotency key.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+
+from app.kernel.errors import (
+    BrokenState,
+    DoorbusterError,
+    OutcomeUnknown,
+    RedisRefused,
+    RedisUnavailable,
+    ScriptMissing,
+)
+
+# What the server says before it has run anything: docs/GUARANTEES.md, answers of Redis.
+REFUSALS: Final = frozenset(
+    {
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOAUTH",
+        "NOPERM",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "WRONGPASS",
+    }
+)
+
+# Everything the api may call: evalsha, what place_orders calls under the caller's own rights,
+# and what it takes to hold a connection and to hear of commits.
+API_COMMANDS: Final = (
+    "evalsha",
+    "time",
+    "hmget",
+    "hset",
+    "xadd",
+    "pttl",
+    "pexpiretime",
+    "pexpireat",
+    "ping",
+    "client|setname",
+    "subscribe",
+    "unsubscribe",
+)
+
+RedisArgument = bytes | str | int
+
+
+def open_redis(
+    url: str,
+    *,
+    client_name: str,
+    connect_timeout_ms: int = 500,
+    call_timeout_ms: int = 2_000,
+    connections_max: int = 16,
+) -> Redis:
+    """
+    Give a client that connects on demand and never repeats a command.
+
+    Args:
+        url: redis://, rediss:// or unix://, with user and password.
+        client_name: shown by CLIENT LIST.
+        connect_timeout_ms: for the connection and its handshake.
+        call_timeout_ms: for one reply; must exceed the longest blocking read.
+        connections_max: more at once are refused with RedisUnavailable.
+    """
+    pool = _pool(
+        url,
+        client_name=client_name,
+        socket_connect_timeout=connect_timeout_ms / 1000,
+        socket_timeout=call_timeout_ms / 1000,
+        max_connections=connections_max,
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def redis_errors(*, writes: bool = True) -> Iterator[None]:
+    """
+    Raise our errors for the driver's, around any use of a client.
+
+    Args:
+        writes: whether the commands inside may change something; if so, a lost
+            connection leaves their outcome unknown, wherever it broke.
+
+    Raises:
+        ScriptMissing, RedisRefused, RedisUnavailable: nothing was written.
+        OutcomeUnknown: a command that writes was perhaps sent, and no answer came.
+        BrokenState: the server answered with an error that no sound call meets.
+    """
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as exc:
+        raise _translated(exc, sent=writes) from exc
+
+
+async def call_once(redis: Redis, *command: RedisArgument, timeout_ms: int) -> Any:  # noqa: ANN401  a reply has any shape
+    """
+    Send one command once over a connection of the client's pool.
+
+    Raises:
+        RedisUnavailable: it was not sent.
+        OutcomeUnknown: it was sent, and no answer came within timeout_ms.
+        ScriptMissing, RedisRefused, BrokenState: as the server answered.
+    """
+    sent = False
+    pool = redis.connection_pool
+    connection: AbstractConnection | None = None
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            packed = connection.pack_command(*command)
+            sent = True
+            await connection.send_packed_command(packed, check_health=False)
+            return await connection.read_response()
+    except (RedisError, OSError, TimeoutError) as exc:
+        raise _translated(exc, sent=sent) from exc
+    finally:
+        if connection is not None:
+            await pool.release(connection)
+
+
+class ScriptConnection:
+    """
+    One connection of its own that runs one script at a time.
+
+    The hot path has a few of these instead of a pool. Each connects on demand. A
+    connection that leaves any doubt (no answer in time, a cancelled call, bytes
+    nobody asked for) is dropped, so that a reply can never meet another request.
+    """
+
+    def __init__(self, url: str, *, client_name: str, connect_timeout_ms: int = 500) -> None:
+        pool = _pool(
+            url,
+            client_name=client_name,
+            socket_connect_timeout=connect_timeout_ms / 1000,
+            socket_timeout=None,
+        )
+        self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        self._busy = False
+
+    async def evalsha(
+        self,
+        sha: str,
+        keys: Sequence[bytes],
+        arguments: Sequence[RedisArgument],
+        *,
+        timeout_ms: int,
+    ) -> Any:  # noqa: ANN401  the reply of a script is what its header says
+        """
+        Run a loaded script once.
+
+        Raises:
+            RedisUnavailable: it could not even be sent.
+            OutcomeUnknown: it was sent, and no answer came within timeout_ms.
+            ScriptMissing, RedisRefused, BrokenState: as the server answered.
+        """
+        assert not self._busy, "one call at a time"
+        self._busy = True
+        sent = answered = False
+        connection = self._connection
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._connect()
+                sent = True
+                packed = connection.pack_command("EVALSHA", sha, len(keys), *keys, *arguments)
+                await connection.send_packed_command(packed, check_health=False)
+                reply = await connection.read_response()
+            answered = True
+        except (RedisError, OSError, TimeoutError) as exc:
+            answered = isinstance(exc, ResponseError)
+            raise _translated(exc, sent=sent) from exc
+        finally:
+            self._busy = False
+            if not answered:
+                await connection.disconnect(nowait=True)
+        return reply
+
+    async def close(self) -> None:
+        """Close the connection; the next call would open it again."""
+        await self._connection.disconnect()
+
+    async def _connect(self) -> None:
+        connection = self._connection
+        if connection.is_connected and await connection.can_read():
+            # Closed by the server while idle, or an answer nobody asked for.
+            await connection.disconnect(nowait=True)
+        if not connection.is_connected:
+            await connection.connect()  # type: ignore[no-untyped-call]
+
+
+def _pool(url: str, **options: Any) -> ConnectionPool:  # noqa: ANN401  redis-py's own options
+    return ConnectionPool.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        retry_on_timeout=False,
+        protocol=2,  # scripts answer in its types anyway, and it saves the HELLO
+        driver_info=None,
+        decode_responses=False,
+        **options,
+    )
+
+
+def _translated(exc: Exception, *, sent: bool) -> DoorbusterError:
+    if isinstance(exc, NoScriptError):
+        return ScriptMissing()
+    if isinstance(exc, ResponseError | AuthenticationError | BusyLoadingError):
+        word = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
+        if word in REFUSALS:
+            return RedisRefused(reason=word)
+        return BrokenState(reply=str(exc))
+    if getattr(exc, "status_code", None):
+        return RedisRefused(reason=str(exc))  # "max number of clients reached"
+    if sent:
+        return OutcomeUnknown(reason=str(exc) or type(exc).__name__)
+    return RedisUnavailable(reason=str(exc) or type(exc).__name__)

@@ -1,0 +1,252 @@
+#!lua
+--- place_orders: sell to a batch of shoppers from one bucket, in one atomic act.
+---
+--- The sale's window is judged here, by the server's TIME, read once. Each order sees what the
+--- earlier ones of its batch did. Everything is decided before the first write, and a batch that
+--- is refused whole writes nothing. An answer that was given once is given again: replays are
+--- looked for before anything else, so a winner's retry never hears "sold out".
+---
+--- Before any order, STALE for all of them: nobody may sell from these keys on this server. The
+--- state is missing, incomplete or fenced, its gate is shut, it belongs to another incarnation of
+--- the server, or its lease has lapsed or lies too far ahead (the clock was set back).
+---
+--- A malformed batch is a bug of the caller, not an answer: the script fails before any write.
+---
+--- KEYS
+---   state     hash    <deployment>:{<sale>.<bucket>}:e<epoch>:state     stock, window, gate, lease
+---   shoppers  hash    <deployment>:{<sale>.<bucket>}:e<epoch>:shoppers  shopper -> units held
+---   replays   hash    <deployment>:{<sale>.<bucket>}:e<epoch>:replays   key hash -> order
+---   groups    hash    <deployment>:{<sale>.<bucket>}:e<epoch>:groups    group sales only
+---   members   hash    <deployment>:{<sale>.<bucket>}:e<epoch>:members   group sales only
+---   orders    stream  <deployment>:{<sale>.<bucket>}:e<epoch>:orders    an entry per batch
+--- ARGV
+---   batch  msgpack  [1, [[key_hash, fingerprint, shopper, quantity, reference, group], ...]]
+--- RETURNS {now_ms, entry_id or "", {{code, detail...}, ...}}, checked in this order
+---   STALE             -5   detail: 0
+---   REPLAY            1    detail: seq, epoch, placed_at_ms of the order this key has made
+---   KEY_MISMATCH      -1   detail: 0
+---   NOT_OPEN          -2   detail: 0
+---   ENDED             -3   detail: 0
+---   PAUSED            -4   detail: 0
+---   GROUP_NOT_FOUND   -9   detail: 0, reserved for group sales
+---   GROUP_FULL        -10  detail: 0, reserved for group sales
+---   GROUP_EXPIRED     -11  detail: 0, reserved for group sales
+---   IN_ANOTHER_GROUP  -12  detail: 0, reserved for group sales
+---   OVER_LIMIT        -7   detail: units the shopper may still take
+---   SOLD_OUT          -8   detail: units left
+---   BACKLOG_FULL      -6   detail: 0
+---   PLACED            0    detail: seq
+local state, shoppers, replays, groups, members, orders =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local batch = ARGV[1]
+
+local INCARNATION = "@incarnation@"
+local BATCH_VERSION, BATCH_ORDERS_MAX, QUANTITY_MAX = 1, 1024, 1000000
+local LEASE_AHEAD_MS_MAX = 5000
+local KEY_HASH_BYTES, FINGERPRINT_BYTES = 16, 8
+
+local STALE, REPLAY, KEY_MISMATCH = -5, 1, -1
+local NOT_OPEN, ENDED, PAUSED = -2, -3, -4
+local OVER_LIMIT, SOLD_OUT, BACKLOG_FULL, PLACED = -7, -8, -6, 0
+
+--- @include server_time
+--- @include whole_number
+--- @include expire_with
+
+-- What `replays` holds, big-endian: epoch 2 bytes, seq 5, placed_at_ms 6, fingerprint 8.
+local REMEMBERED = ">I2I5I6c8"
+local REMEMBERED_BYTES, REMEMBERED_FINGERPRINT_AT = 21, 14
+
+local function check_order(order)
+  local quantity = order[4]
+  assert(#order == 6, "an order has six fields")
+  assert(type(order[1]) == "string" and #order[1] == KEY_HASH_BYTES, "bad key hash")
+  assert(type(order[2]) == "string" and #order[2] == FINGERPRINT_BYTES, "bad fingerprint")
+  assert(type(order[3]) == "string" and order[3] ~= "", "bad shopper")
+  assert(type(quantity) == "number" and quantity % 1 == 0, "bad quantity")
+  assert(quantity >= 1 and quantity <= QUANTITY_MAX, "bad quantity")
+  assert(type(order[5]) == "string" and type(order[6]) == "string", "bad reference or group")
+end
+
+local function read_batch()
+  local version, asked = unpack(cmsgpack.unpack(batch))
+  assert(version == BATCH_VERSION, "unknown version of the batch")
+  assert(#asked >= 1 and #asked <= BATCH_ORDERS_MAX, "bad number of orders")
+  for _, order in ipairs(asked) do
+    check_order(order)
+  end
+  return asked
+end
+
+-- The bucket as it stands, or nil when nobody may sell from it.
+local function read_bucket(now_ms)
+  local fields = redis.call("HMGET", state, "incarnation", "fenced", "gate", "lease_until_ms",
+    "opens_at_ms", "closes_at_ms", "limit", "remaining", "orders_placed", "units_placed",
+    "orders_flushed", "backlog_max")
+  local gate, lease_until_ms = fields[3], whole_number(fields[4])
+  if fields[1] ~= INCARNATION or fields[2] ~= "0" or not lease_until_ms then
+    return nil
+  end
+  if lease_until_ms <= now_ms or lease_until_ms > now_ms + LEASE_AHEAD_MS_MAX then
+    return nil
+  end
+  if gate ~= "open" and gate ~= "paused" and gate ~= "closed" then
+    return nil
+  end
+  local bucket = {
+    gate = gate,
+    opens_at_ms = whole_number(fields[5]),
+    closes_at_ms = whole_number(fields[6]),
+    limit = whole_number(fields[7]),
+    remaining = whole_number(fields[8]),
+    orders_placed = whole_number(fields[9]),
+    units_placed = whole_number(fields[10]),
+    orders_flushed = whole_number(fields[11]),
+    backlog_max = whole_number(fields[12]),
+  }
+  local whole = bucket.opens_at_ms and bucket.closes_at_ms and bucket.limit
+    and bucket.remaining and bucket.orders_placed and bucket.units_placed
+    and bucket.orders_flushed and bucket.backlog_max
+  return whole and bucket or nil
+end
+
+-- The window's answer for every order that is no replay, or nil while it is open. A sale that
+-- was closed before its opening has ended, it will not open.
+local function refusal_of_window(bucket, now_ms)
+  if bucket.gate ~= "closed" and now_ms < bucket.opens_at_ms then
+    return NOT_OPEN
+  elseif bucket.gate == "closed" or now_ms >= bucket.closes_at_ms then
+    return ENDED
+  elseif bucket.gate == "paused" then
+    return PAUSED
+  end
+  return nil
+end
+
+-- One HMGET for a column of the batch: field -> value, or false where there is none.
+local function look_up(key, asked, column)
+  local fields, found = {}, {}
+  for i, order in ipairs(asked) do
+    fields[i] = order[column]
+  end
+  local values = redis.call("HMGET", key, unpack(fields))
+  for i, field in ipairs(fields) do
+    found[field] = values[i]
+  end
+  return found
+end
+
+local function units_held(value)
+  if not value then
+    return 0
+  end
+  return assert(whole_number(value), "the units a shopper holds are no number")
+end
+
+local function answer_known_key(remembered, fingerprint)
+  assert(#remembered == REMEMBERED_BYTES, "a remembered order of another length")
+  if string.sub(remembered, REMEMBERED_FINGERPRINT_AT) ~= fingerprint then
+    return {KEY_MISMATCH, 0}
+  end
+  local epoch, seq, placed_at_ms = struct.unpack(REMEMBERED, remembered)
+  return {REPLAY, seq, epoch, placed_at_ms}
+end
+
+-- The refusal of an order that is new, or nil if it is to be placed.
+local function refuse(bucket, held, quantity)
+  if held + quantity > bucket.limit then
+    return {OVER_LIMIT, math.max(0, bucket.limit - held)}
+  elseif quantity > bucket.remaining then
+    return {SOLD_OUT, math.max(0, bucket.remaining)}
+  elseif bucket.orders_placed - bucket.orders_flushed >= bucket.backlog_max then
+    return {BACKLOG_FULL, 0}
+  end
+  return nil
+end
+
+-- Take the units in memory and note what accepting this order will write.
+local function accept(plan, bucket, order, now_ms)
+  local key_hash, fingerprint, shopper, quantity = order[1], order[2], order[3], order[4]
+  local seq = bucket.orders_placed
+  local remembered = struct.pack(REMEMBERED, plan.epoch, seq, now_ms, fingerprint)
+  bucket.remaining = bucket.remaining - quantity
+  bucket.orders_placed = seq + 1
+  bucket.units_placed = bucket.units_placed + quantity
+  plan.known[key_hash] = remembered
+  plan.held[shopper] = tostring(units_held(plan.held[shopper]) + quantity)
+  table.insert(plan.accepted, order)
+  table.insert(plan.remembered, key_hash)
+  table.insert(plan.remembered, remembered)
+  return {PLACED, seq}
+end
+
+local function answer(plan, bucket, order, window, now_ms)
+  local known = plan.known[order[1]]
+  if known then
+    return answer_known_key(known, order[2])
+  elseif window then
+    return {window, 0}
+  end
+  return refuse(bucket, units_held(plan.held[order[3]]), order[4])
+    or accept(plan, bucket, order, now_ms)
+end
+
+-- One field and value per buyer; who bought twice in a batch is written once, with the last count.
+local function units_of_buyers(plan)
+  local fields, seen = {}, {}
+  for _, order in ipairs(plan.accepted) do
+    local shopper = order[3]
+    if not seen[shopper] then
+      seen[shopper] = true
+      table.insert(fields, shopper)
+      table.insert(fields, plan.held[shopper])
+    end
+  end
+  return fields
+end
+
+-- The entry first: of these writes only it could fail, if `orders` were no stream.
+local function write(plan, bucket, first_seq, now_ms)
+  local entry = cmsgpack.pack({BATCH_VERSION, first_seq, now_ms, plan.accepted})
+  local entry_id = redis.call("XADD", orders, "*", "b", entry)
+  redis.call("HSET", replays, unpack(plan.remembered))
+  redis.call("HSET", shoppers, unpack(units_of_buyers(plan)))
+  redis.call("HSET", state, "remaining", bucket.remaining, "orders_placed", bucket.orders_placed,
+    "units_placed", bucket.units_placed)
+  expire_with(state, orders)
+  expire_with(state, replays)
+  expire_with(state, shoppers)
+  return entry_id
+end
+
+local function answer_all(asked, answer_one)
+  local answers = {}
+  for i, order in ipairs(asked) do
+    answers[i] = answer_one(order)
+  end
+  return answers
+end
+
+local now_ms = server_now_ms()
+local asked = read_batch()
+local bucket = read_bucket(now_ms)
+if not bucket then
+  return {now_ms, "", answer_all(asked, function() return {STALE, 0} end)}
+end
+
+local plan = {
+  epoch = assert(tonumber(string.match(state, ":e(%d+):state$")), "a state of no epoch"),
+  known = look_up(replays, asked, 1),
+  held = look_up(shoppers, asked, 3),
+  accepted = {},
+  remembered = {},
+}
+local first_seq = bucket.orders_placed
+local window = refusal_of_window(bucket, now_ms)
+local answers = answer_all(asked, function(order)
+  return answer(plan, bucket, order, window, now_ms)
+end)
+if #plan.accepted == 0 then
+  return {now_ms, "", answers}
+end
+return {now_ms, write(plan, bucket, first_seq, now_ms), answers}
