@@ -1,0 +1,1 @@
+"""Who may try now: shopper tokens, operator tokens."""

@@ -1,0 +1,1 @@
+"""Plumbing to HTTP: listeners, deadlines, bodies, refusals, health, OpenAPI; knows no feature."""
