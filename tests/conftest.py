@@ -1,0 +1,66 @@
+"""
+What every test may ask for.
+
+One Valkey and one Postgres per session; a fresh deployment name and fresh,
+migrated databases per test. Only what a test asks for is made.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+
+from app.storage.shards import Database, DatabaseSettings, Shards
+from tests.real_stores import RealStores, run_real_stores
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStores]:
+    """One Valkey and one Postgres, real persistence, gone at the end of the session."""
+    with run_real_stores(tmp_path_factory.mktemp("stores")) as running:
+        yield running
+
+
+@pytest.fixture
+def deployment(stores: RealStores) -> str:
+    """The first part of every Redis key of this test."""
+    return stores.new_deployment()
+
+
+@pytest.fixture
+def shard_urls(stores: RealStores, deployment: str) -> Iterator[tuple[str, ...]]:
+    """Two migrated, empty shards of this test's deployment."""
+    with stores.fresh_shards(deployment) as urls:
+        yield urls
+
+
+@pytest.fixture
+async def shards(shard_urls: tuple[str, ...]) -> AsyncIterator[Shards]:
+    """The same two shards, open, with their map."""
+    opened = Shards(shard_urls, DatabaseSettings())
+    await opened.read_map()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ledger_url(stores: RealStores) -> Iterator[str]:
+    """A migrated ledger without a transfer."""
+    with stores.fresh_ledger() as url:
+        yield url
+
+
+@pytest.fixture
+async def ledger_database(ledger_url: str) -> AsyncIterator[Database]:
+    """The same ledger, open."""
+    opened = Database(ledger_url, DatabaseSettings())
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def redis(stores: RealStores) -> AsyncIterator[Redis]:
+    """A client that may do everything and answers in bytes; use `deployment` in its keys."""
+    client = Redis.from_url(stores.redis_url)
+    yield client
+    await client.aclose()
