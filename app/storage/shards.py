@@ -287,6 +287,7 @@ class LockPurpose(IntEnum):
     COORDINATE = 2
     FLUSH = 3
     MOVE = 4
+    CLOSE = 5
 
 
 class LockSession:

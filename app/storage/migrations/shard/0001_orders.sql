@@ -223,6 +223,7 @@ CREATE TABLE orders (
     reference text,
     group_id text,
     delivery bytea,
+    last_event smallint NOT NULL DEFAULT 1, -- number of its newest row in order_events
     CONSTRAINT orders_key PRIMARY KEY (sale, bucket, epoch, seq),
     CONSTRAINT orders_one_per_placement_key UNIQUE (sale, shopper, key_hash),
     CONSTRAINT orders_total CHECK (total_minor = price_minor * quantity),

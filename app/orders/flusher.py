@@ -1,0 +1,167 @@
+"""
+The flusher: moves placed orders from the stream to the shard that owns them.
+
+One owner per bucket, by an advisory lock. A pass reads what follows the
+committed offsets, writes each bucket's entries in one transaction, then tells
+who waits and trims the stream. A crash anywhere is a harmless repeat.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from redis.asyncio import Redis
+
+from app.kernel.errors import DoorbusterError, UnreadableEntry
+from app.orders.flush_store import FlushReport, Position, flush_batch, flushable_positions
+from app.orders.stream import RawEntry, StreamEntry, decode_entry, read_entries, trim_stream
+from app.storage.duties import Duties
+from app.storage.keys import BucketKeys
+from app.storage.redis import redis_errors
+from app.storage.shards import LockPurpose, Shard, bucket_subject
+
+_Bucket = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlusherSettings:
+    """How orders move from the stream to the shards."""
+
+    entries_max: int = 64  # stream entries of one bucket in one transaction; each ≤ 256 orders
+    block_ms: int = 100  # how long to wait for new entries before looking at the leases again
+    refresh_ms: int = 250  # how often leases are read for new buckets, epochs and owners
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.entries_max <= 1_000
+        assert 0 < self.block_ms <= 1_000
+
+
+class FlushObserver(Protocol):
+    """Who hears of flushes: telemetry."""
+
+    def flushed(self, shard: int, report: FlushReport, seconds: float) -> None:
+        """Note one batch."""
+        ...
+
+    def trim_failed(self, shard: int, error: DoorbusterError) -> None:
+        """Note that the stream was not trimmed; the next flush trims further."""
+        ...
+
+
+class Flusher:
+    """Flushes the buckets of one shard that this process owns."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  collaborators, each once
+        self,
+        shard: Shard,
+        duties: Duties,
+        redis: Redis,
+        deployment: str,
+        settings: FlusherSettings,
+        observer: FlushObserver,
+    ) -> None:
+        self._shard = shard
+        self._duties = duties
+        self._redis = redis
+        self._deployment = deployment
+        self._settings = settings
+        self._observer = observer
+        self._positions: dict[_Bucket, Position] = {}
+        self._refreshed_at = 0.0
+
+    async def flush_once(self) -> int:
+        """
+        Flush what is there now; wait a moment for it if there is nothing.
+
+        Returns:
+            Orders that left the stream: rows, duplicates and letters.
+
+        Raises:
+            RedisUnavailable, ShardUnavailable: nothing is lost; call again.
+        """
+        await self._refresh_when_due()
+        if not self._positions:
+            return 0
+        keys = {bucket: self._keys(position) for bucket, position in self._positions.items()}
+        found = await read_entries(
+            self._redis,
+            {keys[bucket].orders: at.offset for bucket, at in self._positions.items()},
+            count=self._settings.entries_max,
+            block_ms=self._settings.block_ms,
+        )
+        flushes = [
+            self._flush_bucket(bucket, keys[bucket], found[keys[bucket].orders])
+            for bucket in keys
+            if keys[bucket].orders in found
+        ]
+        results = await asyncio.gather(*flushes, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                self._refreshed_at = 0.0
+                raise result
+        return sum(result for result in results if isinstance(result, int))
+
+    async def _flush_bucket(
+        self,
+        bucket: _Bucket,
+        keys: BucketKeys,
+        raw_entries: Sequence[RawEntry],
+    ) -> int:
+        began = time.perf_counter()
+        position = self._positions[bucket]
+        report = await flush_batch(self._shard, position, read_batch(raw_entries))
+        self._observer.flushed(self._shard.index, report, time.perf_counter() - began)
+        if report.fenced:
+            self._positions.pop(bucket, None)
+            self._refreshed_at = 0.0
+            return 0
+        self._positions[bucket] = report.position
+        if report.position != position:
+            await self._tell(keys, report.position, report.orders_seen)
+        elif report.recover is not None:
+            # Stopped: nothing more to read here before the coordinator has acted.
+            self._positions.pop(bucket, None)
+        return report.rows + report.duplicates + report.letters
+
+    async def _tell(self, keys: BucketKeys, position: Position, orders_seen: int) -> None:
+        """Wake who waits for a row, then trim; neither may fail a flush."""
+        try:
+            with redis_errors():
+                await self._redis.publish(keys.channel, f"{position.epoch} {position.offset}")
+            await trim_stream(self._redis, keys, position.offset, orders_seen)
+        except DoorbusterError as error:
+            self._observer.trim_failed(self._shard.index, error)
+
+    async def _refresh_when_due(self) -> None:
+        now = time.monotonic()
+        if now - self._refreshed_at < self._settings.refresh_ms / 1000:
+            return
+        positions = await flushable_positions(self._shard)
+        mine: dict[_Bucket, Position] = {}
+        for position in positions:
+            subject = bucket_subject(position.sale, position.bucket)
+            if await self._duties.has(LockPurpose.FLUSH, subject):
+                mine[position.sale, position.bucket] = position
+        await self._leave(self._positions.keys() - mine.keys())
+        self._positions = mine
+        self._refreshed_at = now
+
+    async def _leave(self, buckets: Iterable[_Bucket]) -> None:
+        for sale, bucket in buckets:
+            await self._duties.leave(LockPurpose.FLUSH, bucket_subject(sale, bucket))
+
+    def _keys(self, position: Position) -> BucketKeys:
+        return BucketKeys(self._deployment, position.sale, position.bucket, position.epoch)
+
+
+def read_batch(raw_entries: Sequence[RawEntry]) -> list[StreamEntry | RawEntry]:
+    """Decode entries; one that nobody can read stays as it is, for its dead letter."""
+    batch: list[StreamEntry | RawEntry] = []
+    for raw in raw_entries:
+        try:
+            batch.append(decode_entry(raw.entry_id, raw.fields))
+        except UnreadableEntry:
+            batch.append(raw)
+    return batch
