@@ -53,8 +53,8 @@ REFUSALS: Final = frozenset(
     }
 )
 
-# Everything the api may call: evalsha, what place_orders calls under the caller's own rights,
-# and what it takes to hold a connection and to hear of commits.
+# What the api calls: evalsha, and what place_orders calls under the caller's own rights. The
+# server's users are made from it, and a test places orders as such a user.
 API_COMMANDS: Final = (
     "evalsha",
     "time",
@@ -64,10 +64,6 @@ API_COMMANDS: Final = (
     "pttl",
     "pexpiretime",
     "pexpireat",
-    "ping",
-    "client|setname",
-    "subscribe",
-    "unsubscribe",
 )
 
 RedisArgument = bytes | str | int
