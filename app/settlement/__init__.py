@@ -1,0 +1,1 @@
+"""Stage 6, settlement: who is owed what, and the proof."""
