@@ -2,8 +2,8 @@
 Verify and mint shopper tokens: JWTs of two algorithms, checked in microseconds.
 
 Written by hand because the check stands before every order: a general JWT
-library takes six times as long, and remembers nothing. PyJWT is the oracle of the tests: whatever is
-accepted here it accepts too.
+library takes six times as long, and remembers nothing. PyJWT is the oracle of
+the tests: whatever is accepted here it accepts too.
 
 What this does not do is the point: the algorithm is the key's and never the
 token's choice, so `none` and a public key used as an HMAC secret have nothing

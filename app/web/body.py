@@ -148,13 +148,15 @@ def _check_well_formed(
             msgspec.json.decode(raw)
         else:
             msgspec.msgpack.decode(raw)
+    except msgspec.ValidationError:  # such as 1e400: a number, if not one we can hold
+        return
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as exc:
         raise InvalidRequest(code="bad_request") from exc
 
 
 def _refuse_nul(value: object, path: str) -> None:
     if isinstance(value, str) and "\x00" in value:
-        raise field_invalid(path, "U+0000 is not allowed")
+        raise field_invalid(path=path, message="U+0000 is not allowed")
     if isinstance(value, dict):
         for name, item in value.items():
             _refuse_nul(item, f"{path}.{name}")
@@ -172,7 +174,10 @@ def invalid_field(exc: msgspec.ValidationError) -> InvalidRequest:
     named = _NAMED.fullmatch(message)
     if named is not None:
         path = f"{path}.{named['name']}"
-    return field_invalid(path[:_MESSAGE_CHARACTERS_MAX], message[:_MESSAGE_CHARACTERS_MAX])
+    return field_invalid(
+        path=path[:_MESSAGE_CHARACTERS_MAX],
+        message=message[:_MESSAGE_CHARACTERS_MAX],
+    )
 
 
 def respond(

@@ -18,7 +18,7 @@ class InvalidRequest(Exception):
         super().__init__(code)
 
 
-def field_invalid(path: str, message: str) -> InvalidRequest:
+def field_invalid(*, path: str, message: str) -> InvalidRequest:
     """Make the refusal of one field; `path` is its JSON path, such as `$.quantity`."""
     return fields_invalid([(path, message)])
 
