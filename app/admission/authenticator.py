@@ -1,6 +1,6 @@
 """Tell the boundary who sent a request."""
 
-from aiohttp import web
+from collections.abc import Mapping
 
 from app.admission.operators import Operators
 from app.admission.tokens import ShopperTokens
@@ -16,14 +16,14 @@ class TokenAuthenticator:
         self._operators = operators
         self._clock = clock
 
-    def shopper(self, request: web.Request) -> str | None:
+    def shopper(self, headers: Mapping[str, str]) -> str | None:
         """Return the shopper's id, or None when no valid token was shown."""
-        shown = request.headers.get("Authorization")
+        shown = headers.get("Authorization")
         if shown is None:
             return None
         return self._shoppers.verify(shown, self._clock.now_ms() / 1000)
 
-    def operator(self, request: web.Request) -> Operator | None:
+    def operator(self, headers: Mapping[str, str]) -> Operator | None:
         """Return the holder of the admin token, or None when no valid token was shown."""
-        shown = request.headers.get("Authorization")
+        shown = headers.get("Authorization")
         return None if shown is None else self._operators.find(shown)

@@ -1,10 +1,9 @@
 """Who may call a route, decided in one place when routes are mounted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
-
-from aiohttp import web
 
 MERCHANT_PREFIX: Final = "merchant:"
 
@@ -42,13 +41,13 @@ class Operator:
 
 
 class Authenticator(Protocol):
-    """Tells who sent a request; `wiring` hands in admission's."""
+    """Tells by its headers who sent a request; `wiring` hands in admission's."""
 
-    def shopper(self, request: web.Request) -> str | None:
+    def shopper(self, headers: Mapping[str, str]) -> str | None:
         """Return the shopper's id, or None when nothing valid was shown."""
         ...
 
-    def operator(self, request: web.Request) -> Operator | None:
+    def operator(self, headers: Mapping[str, str]) -> Operator | None:
         """Return the holder of the admin token, or None when nothing valid was shown."""
         ...
 

@@ -96,7 +96,7 @@ def _with_msgpack(handler: Handler) -> Handler:
 
 def _for_shopper(handler: Handler, authenticator: Authenticator) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
-        shopper = authenticator.shopper(request)
+        shopper = authenticator.shopper(request.headers)
         if shopper is None:
             return problem("unauthorized", request)
         request[SHOPPER] = shopper
@@ -107,7 +107,7 @@ def _for_shopper(handler: Handler, authenticator: Authenticator) -> Handler:
 
 def _for_operator(handler: Handler, authenticator: Authenticator, access: Access) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
-        operator = authenticator.operator(request)
+        operator = authenticator.operator(request.headers)
         if operator is None:
             return problem("unauthorized", request)
         if not is_allowed(access, operator, request.method):

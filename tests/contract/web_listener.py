@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -38,12 +38,12 @@ class Wish(msgspec.Struct, forbid_unknown_fields=True):
 class ByName:
     """An authenticator for tests: the token is the name or the scope."""
 
-    def shopper(self, request: web.Request) -> str | None:
-        given = request.headers.get("Authorization", "")
+    def shopper(self, headers: Mapping[str, str]) -> str | None:
+        given = headers.get("Authorization", "")
         return given.removeprefix("Bearer shopper.") if "shopper." in given else None
 
-    def operator(self, request: web.Request) -> Operator | None:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    def operator(self, headers: Mapping[str, str]) -> Operator | None:
+        given = headers.get("Authorization", "").removeprefix("Bearer ")
         known = {"viewer", "operator", "merchant:m1"}
         return Operator(name="ann", scope=given) if given in known else None
 
