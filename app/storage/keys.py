@@ -115,3 +115,9 @@ class BucketKeys:
     @property
     def _tag(self) -> str:
         return f"{self.deployment}:{{{self.sale}.{self.bucket}}}"
+
+
+def trial_key(deployment: str) -> bytes:
+    """Spell the key that the coordinator writes to see whether the server takes writes."""
+    assert _DEPLOYMENT.fullmatch(deployment), deployment
+    return f"{deployment}:trial".encode()

@@ -71,11 +71,15 @@ CREATE TABLE sales (
     state_reason text,
     created_at timestamptz NOT NULL DEFAULT now(),
     published_at timestamptz,
+    leased_at timestamptz, -- when every bucket had its lease row
     closed_at timestamptz,
     CONSTRAINT sales_window CHECK (opens_at < closes_at),
     CONSTRAINT sales_group_terms CHECK ((kind = 'group') = (group_size IS NOT NULL)),
     CONSTRAINT sales_group_one_bucket CHECK (kind <> 'group' OR buckets = 1)
 );
+
+CREATE INDEX sales_to_lease ON sales (sale) WHERE state <> 'draft' AND leased_at IS NULL;
+CREATE INDEX sales_to_grant ON sales (sale) WHERE pool > 0 AND state IN ('published', 'paused');
 
 CREATE TABLE grants (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,253 @@
+"""
+The coordinator: grants units, opens and fences buckets, renews their leases.
+
+A process of its own; one leader per shard by an advisory lock, a second one
+standing by. Each pass looks at every bucket of the shard and brings it one step
+nearer to what the sale row wants. It never decides from memory what may be sold:
+epochs are taken in Postgres, and a coordinator that wakes up late finds its
+epoch moved on and its renewals refused.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from app.inventory.bucket import RenewCode, renew_lease
+from app.inventory.grants import Grants
+from app.inventory.lease import LEASE_MS, BucketMode, Lease, ServerIdentity, gate_of, is_of
+from app.inventory.lease_store import ends_at, live_leases
+from app.inventory.recovery import Recovery, RecoverySettings
+from app.inventory.server import BucketServer
+from app.kernel.clock import instant
+from app.kernel.errors import DoorbusterError, ScriptMissing, ShardUnavailable
+from app.kernel.loop import Reporter
+from app.sales.sale import Sale, SaleState
+from app.sales.store import read_sales
+from app.storage.duties import Duties
+from app.storage.keys import BucketKeys
+from app.storage.shards import LockPurpose, Shard, Shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorSettings:
+    """How a coordinator looks after its buckets."""
+
+    pass_ms: int = 500  # between looks; a lease of 4 s survives several lost ones
+    close_after_seconds: int = 600  # a bucket closes no sooner after its end (hot-path.md §4)
+    retry_wait_ms_min: int = 1_000  # first pause after an attempt at an epoch failed
+    retry_wait_ms_max: int = 60_000  # longest: there are 4 095 epochs
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
+
+    def __post_init__(self) -> None:
+        assert 0 < self.pass_ms <= LEASE_MS // 2
+        assert 0 < self.retry_wait_ms_min <= self.retry_wait_ms_max
+        assert self.close_after_seconds >= 0
+
+
+@dataclass(slots=True)
+class _Care:
+    """What the leader remembers of one bucket between its looks."""
+
+    lease: Lease
+    sale: Sale | None = None
+    last_renewal: float = 0.0  # monotonic; 0.0 means none by this process
+    failures: int = 0
+    not_before: float = 0.0  # monotonic: the next attempt at an epoch
+    task: asyncio.Task[None] | None = None
+
+
+class Coordinator:
+    """Looks after the buckets of one shard."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  collaborators, each once
+        self,
+        shard: Shard,
+        shards: Shards,
+        duties: Duties,
+        server: BucketServer,
+        recovery: Recovery,
+        deployment: str,
+        script_path: str,  # of the script that sells: a later stage owns it
+        settings: CoordinatorSettings,
+        reporter: Reporter,
+    ) -> None:
+        self._shard = shard
+        self._shards = shards
+        self._duties = duties
+        self._server = server
+        self._recovery = recovery
+        self._deployment = deployment
+        self._script_path = script_path
+        self._settings = settings
+        self._reporter = reporter
+        self._grants = Grants(shard, shards)
+        self._cares: dict[tuple[int, int], _Care] = {}
+        self._started = time.monotonic()
+
+    async def coordinate_once(self) -> int:
+        """
+        Look at every bucket of the shard once.
+
+        While the shard does not answer, what was open goes on being renewed;
+        nothing is opened, granted or recovered.
+
+        Returns:
+            0: the loop's idle time is the time between two looks.
+
+        Raises:
+            RedisUnavailable: the server does not answer; buckets stop by themselves.
+            ShardUnavailable: after the renewals were sent.
+        """
+        away: ShardUnavailable | None = None
+        try:
+            if not await self._duties.has(LockPurpose.COORDINATE):
+                await self._let_go()
+                return 0
+            await self._grants.lease_and_grant()
+            await self._look()
+        except ShardUnavailable as error:
+            away = error
+        identity = await self._server.identify()
+        now_ms = await self._server.now_ms()
+        renewals = [self._tend(care, identity, now_ms, away=away) for care in self._cares.values()]
+        await asyncio.gather(*renewals)
+        if away is not None:
+            raise away
+        return 0
+
+    async def close(self) -> None:
+        """Stop what is under way; whoever leads next carries on from the rows."""
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        tasks = [care.task for care in self._cares.values() if care.task is not None]
+        self._cares.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look(self) -> None:
+        """Read lease and sale rows; a home shard that is away leaves the old sale row."""
+        leases = await live_leases(self._shard)
+        live = {lease.name for lease in leases}
+        for name in [name for name, care in self._cares.items() if name not in live]:
+            if self._cares[name].task is None:
+                del self._cares[name]
+        for lease in leases:
+            care = self._cares.setdefault(lease.name, _Care(lease))
+            care.lease = lease
+        by_home: dict[int, set[int]] = {}
+        for lease in leases:
+            by_home.setdefault(lease.home_shard, set()).add(lease.sale)
+        sales: dict[int, Sale] = {}
+        for home, numbers in by_home.items():
+            try:
+                found = await read_sales(self._shards.all[home], sorted(numbers))
+            except ShardUnavailable:
+                if home == self._shard.index:
+                    raise
+                continue
+            sales.update((sale.number, sale) for sale in found)
+        for care in self._cares.values():
+            care.sale = sales.get(care.lease.sale, care.sale)
+
+    async def _tend(
+        self, care: _Care, identity: ServerIdentity, now_ms: int, *, away: ShardUnavailable | None
+    ) -> None:
+        if care.task is not None or care.sale is None:
+            return
+        reason = self._reason_for_epoch(care.lease, identity)
+        may_begin = away is None and time.monotonic() >= care.not_before
+        if self._has_ended(care, instant(now_ms)):
+            if may_begin:
+                self._begin(care, "closing")
+            return
+        if reason is None:
+            reason = await self._renew(care, identity, now_ms)
+        if reason is not None and may_begin:
+            self._begin(care, reason)
+
+    def _reason_for_epoch(self, lease: Lease, identity: ServerIdentity) -> str | None:
+        """Say why the bucket needs a new epoch before anything else, if it does."""
+        if lease.state is BucketMode.DRAINING:
+            return lease.recover_reason or ("recovery" if lease.was_opened else "first_opening")
+        if lease.recover_reason is not None:
+            return lease.recover_reason
+        return None if is_of(lease, identity) else "other_server"
+
+    def _has_ended(self, care: _Care, now: datetime) -> bool:
+        assert care.sale is not None
+        end = ends_at(care.lease, care.sale)
+        if not care.lease.was_opened and care.sale.state is SaleState.CLOSED:
+            return True
+        return now >= end + timedelta(seconds=self._settings.close_after_seconds)
+
+    async def _renew(self, care: _Care, identity: ServerIdentity, now_ms: int) -> str | None:
+        """Renew a lease with the gate of the sale row; return why not, if it needs an epoch."""
+        assert care.sale is not None
+        care.last_renewal = time.monotonic()
+        lease = care.lease
+        keys = BucketKeys(self._deployment, lease.sale, lease.bucket, lease.epoch)
+        try:
+            answer = await renew_lease(
+                self._server.redis,
+                keys,
+                incarnation=identity.incarnation,
+                run_id=identity.run_id,
+                master_replid=identity.master_replid,
+                lease_until_ms=now_ms + LEASE_MS,
+                gate=gate_of(care.sale),
+            )
+        except ScriptMissing:
+            return "script_missing"
+        match answer.code:
+            case RenewCode.NOT_READY:
+                return "state_missing"
+            case RenewCode.FENCED:
+                return "fenced"
+            case RenewCode.OTHER_SERVER:
+                return "other_server"
+            case _:
+                return None
+
+    def _begin(self, care: _Care, reason: str) -> None:
+        care.task = asyncio.get_running_loop().create_task(self._step(care, reason))
+
+    async def _step(self, care: _Care, reason: str) -> None:
+        """Open, recover or close one bucket; on failure wait longer before the next try."""
+        try:
+            await self._walk(care, reason)
+        except DoorbusterError as error:
+            wait_ms = self._retry_wait_ms(care.failures)
+            care.failures += 1
+            care.not_before = time.monotonic() + wait_ms / 1000
+            self._reporter.pass_failed(f"recovery of {care.lease.name}", error, wait_ms)
+        else:
+            care.failures = 0
+        finally:
+            care.task = None
+
+    async def _walk(self, care: _Care, reason: str) -> None:
+        last_renewal = care.last_renewal or self._started
+        if reason == "closing":
+            if await self._recovery.close(care.lease, last_renewal):
+                self._cares.pop(care.lease.name, None)
+            return
+        opened = await self._recovery.open_new_epoch(
+            care.lease, reason, last_renewal, self._script_path
+        )
+        if opened is None:
+            return
+        care.lease = opened
+        identity = await self._server.identify()
+        if is_of(opened, identity):
+            await self._renew(care, identity, await self._server.now_ms())
+
+    def _retry_wait_ms(self, failures: int) -> int:
+        settings = self._settings
+        ceiling = min(
+            settings.retry_wait_ms_max, settings.retry_wait_ms_min * 2 ** min(failures, 6)
+        )
+        return int(ceiling * random.uniform(0.75, 1.0))  # noqa: S311  jitter, not a secret

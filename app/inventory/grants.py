@@ -1,0 +1,56 @@
+"""
+Grants: lease rows for new sales, and units from the pool to the buckets.
+
+Runs on the home shard's coordinator. Each step is repeatable; two coordinators
+doing it at once grant what one would have granted.
+"""
+
+from app.inventory.grant_store import (
+    Poolful,
+    apply_grant,
+    issue_grant,
+    issued_grants,
+    pools_to_grant,
+    settle_grant,
+)
+from app.inventory.lease_store import insert_leases
+from app.sales.store import mark_leased, sales_to_lease
+from app.storage.shards import Shard, Shards
+
+
+class Grants:
+    """Grants the units of the sales at home on one shard."""
+
+    def __init__(self, home: Shard, shards: Shards) -> None:
+        self._home = home
+        self._shards = shards
+
+    async def lease_and_grant(self) -> None:
+        """
+        Write missing lease rows, issue grants, carry issued grants to their buckets.
+
+        Raises:
+            ShardUnavailable: nothing is lost; units in transit arrive later, once.
+        """
+        for sale in await sales_to_lease(self._home):
+            for bucket in range(sale.buckets):
+                shard = self._shards.of(sale.number, bucket)
+                await insert_leases(shard, sale, bucket, self._home.index)
+            await mark_leased(self._home, sale.number)
+        for pool in await pools_to_grant(self._home):
+            await self._issue(pool)
+        for grant in await issued_grants(self._home):
+            taken = await apply_grant(self._shards.of(grant.sale, grant.bucket), grant)
+            if taken is not None:
+                await settle_grant(self._home, grant, taken=taken)
+
+    async def _issue(self, pool: Poolful) -> None:
+        for bucket, units in enumerate(even_shares(pool.units, pool.buckets)):
+            if units:
+                await issue_grant(self._home, pool.sale, bucket, units)
+
+
+def even_shares(units: int, buckets: int) -> list[int]:
+    """Split units over buckets as evenly as whole units go, the first ones rounded up."""
+    share, rest = divmod(units, buckets)
+    return [share + (bucket < rest) for bucket in range(buckets)]

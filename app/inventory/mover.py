@@ -1,0 +1,176 @@
+"""
+The mover: applies moves to the buckets' keys, and credits pools.
+
+Any process may die at any point: a move is applied once by its id in Redis,
+debited once under the lease's lock, credited once by its id in the pool.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import assert_never
+
+from redis.asyncio import Redis
+
+from app.inventory.bucket import (
+    ForgottenKey,
+    MoveAnswer,
+    MoveCode,
+    RememberedOrder,
+    return_units,
+    top_up,
+    withdraw_units,
+)
+from app.inventory.grant_store import credit_pool
+from app.inventory.move_store import (
+    Move,
+    MoveKind,
+    asked_moves,
+    debit_withdrawal,
+    debited_moves,
+    mark_credited,
+    mark_done,
+    supersede_moves,
+)
+from app.kernel.clock import unix_ms
+from app.kernel.errors import BrokenState
+from app.storage.duties import Duties
+from app.storage.keys import BucketKeys
+from app.storage.shards import LockPurpose, Shard, Shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoverSettings:
+    """How fast moves are applied."""
+
+    moves_max: int = 1_000  # of one pass
+    calls_at_once_max: int = 8  # scripts in flight; under the client's connections
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.calls_at_once_max <= self.moves_max
+
+
+class Mover:
+    """Applies the moves of one shard's buckets."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  collaborators, each once
+        self,
+        shard: Shard,
+        shards: Shards,
+        duties: Duties,
+        redis: Redis,
+        deployment: str,
+        settings: MoverSettings,
+    ) -> None:
+        self._shard = shard
+        self._shards = shards
+        self._duties = duties
+        self._redis = redis
+        self._deployment = deployment
+        self._settings = settings
+
+    async def move_once(self) -> int:
+        """
+        Apply what waits, then credit what is debited.
+
+        Returns:
+            Moves that came a step further.
+
+        Raises:
+            RedisUnavailable, OutcomeUnknown, ShardUnavailable: call again; a move
+                is never applied twice.
+        """
+        if not await self._duties.has(LockPurpose.MOVE):
+            return 0
+        await supersede_moves(self._shard)
+        return await self._apply_asked() + await self._credit_debited()
+
+    async def _apply_asked(self) -> int:
+        moves = await asked_moves(self._shard, self._settings.moves_max)
+        turn = asyncio.Semaphore(self._settings.calls_at_once_max)
+
+        async def apply(move: Move) -> MoveAnswer:
+            async with turn:
+                return await self._apply(move)
+
+        answers = await asyncio.gather(*map(apply, moves), return_exceptions=True)
+        applied = 0
+        done = []
+        for move, answer in zip(moves, answers, strict=True):
+            if isinstance(answer, MoveAnswer) and answer.code is not MoveCode.NOT_READY:
+                applied += 1
+                if move.kind is MoveKind.WITHDRAWAL:
+                    await debit_withdrawal(self._shard, move.id, answer.units)
+                else:
+                    done.append(move.id)
+        if done:
+            await mark_done(self._shard, done)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return applied
+
+    async def _apply(self, move: Move) -> MoveAnswer:
+        keys = BucketKeys(self._deployment, move.sale, move.bucket, move.epoch)
+        name = str(move.id)
+        match move.kind:
+            case MoveKind.RETURN:
+                assert move.shopper is not None
+                return await return_units(
+                    self._redis,
+                    keys,
+                    incarnation=move.incarnation,
+                    move_id=name,
+                    shopper=move.shopper,
+                    units=move.units,
+                    forgotten=_forgotten(move),
+                )
+            case MoveKind.TOP_UP:
+                return await top_up(
+                    self._redis,
+                    keys,
+                    incarnation=move.incarnation,
+                    move_id=name,
+                    units=move.units,
+                )
+            case MoveKind.WITHDRAWAL:
+                return await withdraw_units(
+                    self._redis,
+                    keys,
+                    incarnation=move.incarnation,
+                    move_id=name,
+                    units_wanted=move.units,
+                )
+            case MoveKind.SEAT:
+                raise BrokenState(move=move.id, why="no sale has seats yet")
+            case _:
+                assert_never(move.kind)
+
+    async def _credit_debited(self) -> int:
+        moves = await debited_moves(self._shard, self._settings.moves_max)
+        for move in moves:
+            home = self._shards.home(move.sale)
+            await credit_pool(home, move.sale, move.bucket, move.id, move.units)
+        if moves:
+            await mark_credited(self._shard, [move.id for move in moves])
+        return len(moves)
+
+
+def _forgotten(move: Move) -> ForgottenKey | None:
+    """Say what a dead letter's return does to its key; a closed order's key stays."""
+    if move.key_hash is None:
+        return None
+    assert move.order_epoch is not None
+    assert move.order_seq is not None
+    owner = None
+    if move.owner_placed_at is not None:
+        assert move.owner_epoch is not None
+        assert move.owner_seq is not None
+        assert move.owner_fingerprint is not None
+        owner = RememberedOrder(
+            move.owner_epoch,
+            move.owner_seq,
+            unix_ms(move.owner_placed_at),
+            move.owner_fingerprint,
+        )
+    dead = RememberedOrder(move.order_epoch, move.order_seq, 0, b"\0" * 8)
+    return ForgottenKey(move.key_hash, dead, owner)

@@ -1,0 +1,109 @@
+"""
+The catalog: what this process knows of sales, a second old at most.
+
+The hot path asks for a sale on every click and must not wait for Postgres. A
+known sale is served from memory; once it is older than a second the next
+question starts one refresh in the background, so that a shard that does not
+answer stops new names only, never a sale that already sells.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from app.kernel.errors import ShardUnavailable
+from app.sales.sale import Sale
+from app.sales.store import find_sale, read_sales
+from app.storage.shards import Shards
+
+FRESH_SECONDS = 1.0  # how old an answer may be before it is refreshed
+UNKNOWN_MAX = 10_000  # unknown names remembered, so that guessing costs one query each
+SALES_MAX = 50_000  # sales kept in memory
+
+
+@dataclass(slots=True)
+class _Known:
+    sale: Sale | None
+    read_at: float
+    refreshing: bool = False
+
+
+class Catalog:
+    """Sales by id and by number, kept fresh."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+        self._by_id: dict[str, _Known] = {}
+        self._by_number: dict[int, _Known] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def find(self, sale_id: str) -> Sale | None:
+        """
+        Return a sale by its id; drafts too, for the caller to hide.
+
+        Raises:
+            ShardUnavailable: never seen before, and its shard does not answer.
+        """
+        known = self._by_id.get(sale_id)
+        if known is None:
+            return await self._first_look(sale_id)
+        if time.monotonic() - known.read_at > FRESH_SECONDS and not known.refreshing:
+            if known.sale is None:
+                return await self._first_look(sale_id)
+            known.refreshing = True
+            self._spawn(known)
+        return known.sale
+
+    async def by_number(self, number: int) -> Sale | None:
+        """Return a sale by its number, as an order names it."""
+        known = self._by_number.get(number)
+        if known is not None and known.sale is not None:
+            return await self.find(known.sale.id)
+        found = await read_sales(self._shards.home(number), [number])
+        if not found:
+            return None
+        self._remember(found[0].id, found[0])
+        return found[0]
+
+    def forget(self, sale_id: str) -> None:
+        """Read a sale anew at the next question, because it was just changed here."""
+        known = self._by_id.pop(sale_id, None)
+        if known is not None and known.sale is not None:
+            self._by_number.pop(known.sale.number, None)
+
+    async def close(self) -> None:
+        """Stop refreshing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _first_look(self, sale_id: str) -> Sale | None:
+        sale = await find_sale(self._shards, sale_id)
+        self._remember(sale_id, sale)
+        return sale
+
+    def _remember(self, sale_id: str, sale: Sale | None) -> None:
+        if len(self._by_id) >= (UNKNOWN_MAX if sale is None else SALES_MAX):
+            self._by_id.clear()
+            self._by_number.clear()
+        known = _Known(sale, time.monotonic())
+        self._by_id[sale_id] = known
+        if sale is not None:
+            self._by_number[sale.number] = known
+
+    def _spawn(self, known: _Known) -> None:
+        task = asyncio.get_running_loop().create_task(self._refresh(known))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _refresh(self, known: _Known) -> None:
+        assert known.sale is not None
+        number = known.sale.number
+        try:
+            found = await read_sales(self._shards.home(number), [number])
+        except ShardUnavailable:
+            found = []  # the sale goes on with what is known
+        if found:
+            known.sale = found[0]
+        known.read_at = time.monotonic()
+        known.refreshing = False
