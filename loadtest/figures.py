@@ -1,0 +1,128 @@
+"""
+The numbers of a run: rates and latencies from its history. Pure.
+
+Two latencies stand side by side. *From the send* is what a closed-loop generator
+reports: it hides the time that a shopper waited for a free connection. *From the
+click* counts from the instant at which the shopper meant to click, whatever held
+the request up.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loadtest.answers import ACCEPTED, FINAL, Outcome
+from loadtest.history import Click, History
+
+_CREATED: Final = 201
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of some answers; None of none."""
+
+    count: int
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+    def __str__(self) -> str:
+        if self.p50_ms is None or self.p99_ms is None:
+            return "none measured"
+        return f"p50 {three(self.p50_ms)} ms, p99 {three(self.p99_ms)} ms (n={self.count:,})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """
+    What a run measured.
+
+    Attributes:
+        accepted_per_second: orders of the first rush, from the release to the last ticket.
+        durable_per_second: the same orders, from the release to the last row seen by the
+            clicks that waited for theirs.
+        answered_per_second: every click of the first rush, refusals among them.
+        click_to_ticket, sent_to_ticket: accepted clicks that did not ask for the row.
+        click_to_answer, sent_to_answer: every final answer of the first rush.
+        click_to_row, sent_to_row: accepted clicks that asked for the row (`Prefer: wait`).
+    """
+
+    accepted_per_second: float
+    durable_per_second: float
+    answered_per_second: float
+    click_to_ticket: Latency
+    sent_to_ticket: Latency
+    click_to_answer: Latency
+    sent_to_answer: Latency
+    click_to_row: Latency
+    sent_to_row: Latency
+
+
+def measure(history: History, released_at: float, spread_seconds: float) -> Figures:
+    """
+    Measure the first rush of a run.
+
+    Args:
+        history: all of it; what was planned after the rush is left out.
+        released_at: monotonic seconds.
+        spread_seconds: how long first clicks were planned for.
+    """
+    rush_end = released_at + spread_seconds
+    rush = [c for c in history.clicks if released_at <= c.planned_at <= rush_end]
+    won = [c for c in rush if c.outcome is Outcome.WON]
+    tickets = [c for c in won if not c.waited]
+    rows = [c for c in won if c.status == _CREATED]
+    final = [c for c in rush if c.outcome in FINAL]
+    orders = {c.order_id for c in rush if c.outcome in ACCEPTED}
+    return Figures(
+        accepted_per_second=_rate(len(orders), released_at, won),
+        durable_per_second=_rate(len(orders), released_at, rows),
+        answered_per_second=_rate(len(rush), released_at, rush),
+        click_to_ticket=_latency(tickets, _from_click),
+        sent_to_ticket=_latency(tickets, _from_send),
+        click_to_answer=_latency(final, _from_click),
+        sent_to_answer=_latency(final, _from_send),
+        click_to_row=_latency(rows, _from_click),
+        sent_to_row=_latency(rows, _from_send),
+    )
+
+
+def _from_click(click: Click) -> float:
+    return click.answered_at - click.planned_at
+
+
+def _from_send(click: Click) -> float:
+    return click.answered_at - click.sent_at
+
+
+def _rate(count: int, since: float, clicks: Iterable[Click]) -> float:
+    """Divide by the time to the last of the answers; 0.0 without any."""
+    last = max((click.answered_at for click in clicks), default=since)
+    return count / (last - since) if last > since else 0.0
+
+
+def _latency(clicks: Sequence[Click], seconds: Callable[[Click], float]) -> Latency:
+    milliseconds = sorted(1_000 * seconds(click) for click in clicks)
+    if not milliseconds:
+        return Latency(0, None, None, None)
+    return Latency(
+        len(milliseconds),
+        percentile(milliseconds, 0.50),
+        percentile(milliseconds, 0.99),
+        milliseconds[-1],
+    )
+
+
+def percentile(ascending: Sequence[float], share: float) -> float:
+    """Give the smallest value that `share` of the values do not exceed (nearest rank)."""
+    assert ascending
+    assert 0 < share <= 1
+    rank = -(-len(ascending) * share // 1)
+    return ascending[int(rank) - 1]
+
+
+def three(number: float) -> str:
+    """Write a number with three significant digits."""
+    if number >= 100:
+        return f"{round(number):,}" if number < 1_000 else f"{int(float(f'{number:.3g}')):,}"
+    return f"{number:#.3g}".rstrip(".")

@@ -1,0 +1,60 @@
+import pytest
+
+from loadtest.answers import Outcome
+from loadtest.figures import measure, percentile, three
+from loadtest.history import Click, History
+
+
+def clicked(planned: float, sent: float, answered: float, **changed) -> Click:
+    click = Click(
+        "s", "ann", "k", planned, sent, answered, Outcome.WON, "A", "", waited=False, status=202
+    )
+    return click._replace(**changed)
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.01, 1), (0.50, 50), (0.99, 99), (1.0, 100)])
+def test_a_percentile_is_the_nearest_rank(share, value):
+    assert percentile(list(range(1, 101)), share) == value
+    assert percentile([3], share) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.012345, "0.0123"),
+        (1.0, "1.00"),
+        (9.876, "9.88"),
+        (99.96, "100"),
+        (123.4, "123"),
+        (12_345, "12,300"),
+    ],
+)
+def test_numbers_have_three_significant_digits(number, text):
+    assert three(number) == text
+
+
+def test_both_latencies_stand_side_by_side():
+    history = History(clicks=[clicked(10.0, 10.4, 10.5)])
+    figures = measure(history, 10.0, 1.0)
+    assert figures.click_to_ticket.p50_ms == pytest.approx(500)
+    assert figures.sent_to_ticket.p50_ms == pytest.approx(100)
+
+
+def test_rates_count_orders_and_not_refusals():
+    clicks = [
+        clicked(10.0, 10.0, 10.5),
+        clicked(10.0, 10.0, 11.0, order_id="B", status=201, waited=True),
+        clicked(10.0, 10.0, 12.0, order_id="", outcome=Outcome.SOLD_OUT, status=409),
+    ]
+    figures = measure(History(clicks=clicks), 10.0, 1.0)
+    assert figures.accepted_per_second == pytest.approx(2.0)
+    assert figures.durable_per_second == pytest.approx(2.0)
+    assert figures.answered_per_second == pytest.approx(1.5)
+    assert figures.click_to_row.count == 1
+
+
+def test_what_came_after_the_rush_is_left_out():
+    figures = measure(History(clicks=[clicked(20.0, 20.0, 20.1)]), 10.0, 1.0)
+    assert figures.click_to_ticket.count == 0
+    assert figures.accepted_per_second == 0.0
+    assert str(figures.click_to_ticket) == "none measured"
