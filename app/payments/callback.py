@@ -1,0 +1,92 @@
+"""
+A provider tells us something: verify, apply, commit, acknowledge.
+
+Nothing is written for a message whose signature does not hold. A verified one
+is acknowledged when it is recorded with its effect, refused when it contradicts
+what we asked for, and every repeat gets the answer of the first.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from app.kernel.errors import BadSignature, Unavailable, Untrusted
+from app.payments.capture import EventOutcome, apply_payment
+from app.payments.provider import (
+    HttpReply,
+    PaySnapshot,
+    Provider,
+    Refusal,
+    StaleMessage,
+    Verified,
+)
+from app.payments.refunds import apply_refund
+from app.payments.stage import PaymentStage
+
+_log = structlog.get_logger(__name__)
+
+_REFUSALS: Final = {
+    EventOutcome.AMOUNT_MISMATCH: Refusal.MISMATCH,
+    EventOutcome.CURRENCY_MISMATCH: Refusal.MISMATCH,
+    EventOutcome.ACCOUNT_MISMATCH: Refusal.MISMATCH,
+    EventOutcome.PROVIDER_NUMBER_TAKEN: Refusal.MISMATCH,
+    EventOutcome.NOTIFICATION_REUSED: Refusal.MISMATCH,
+    EventOutcome.UNKNOWN_NUMBER: Refusal.UNKNOWN_NUMBER,
+}
+
+
+async def receive_callback(
+    stage: PaymentStage, provider: Provider, headers: Mapping[str, str], raw: bytes
+) -> HttpReply:
+    """
+    Take one callback to its end.
+
+    Args:
+        stage: the collaborators.
+        provider: by the route; its keys decide, not what the body says.
+        headers: as received, names compared without regard to case.
+        raw: the body as received, not yet decoded.
+
+    Returns:
+        The provider's own kind of acknowledgement; never raises for what the
+        message or a store does.
+    """
+    refusal, result = await _receive(stage, provider, headers, raw)
+    stage.tally.count_callback(provider.code, result)
+    return provider.ack(refusal)
+
+
+async def _receive(
+    stage: PaymentStage, provider: Provider, headers: Mapping[str, str], raw: bytes
+) -> tuple[Refusal | None, str]:
+    try:
+        verified = provider.parse_notification(headers, raw)
+    except Untrusted as error:
+        refusal = _refusal_of(error)
+        _log.warning(
+            "callback_refused",
+            provider=provider.code,
+            account=provider.account.name,
+            reason=refusal,
+        )
+        return refusal, refusal
+    try:
+        outcome = await _apply(stage, provider, verified)
+    except Unavailable as error:
+        _log.warning("callback_postponed", provider=provider.code, error=str(error))
+        return Refusal.UNAVAILABLE, Refusal.UNAVAILABLE
+    return _REFUSALS.get(outcome), outcome
+
+
+async def _apply(stage: PaymentStage, provider: Provider, verified: Verified) -> EventOutcome:
+    about = verified.event.about
+    if isinstance(about, PaySnapshot):
+        return await apply_payment(stage, provider, verified, about)
+    return await apply_refund(stage, provider, verified, about)
+
+
+def _refusal_of(error: Untrusted) -> Refusal:
+    if isinstance(error, BadSignature):
+        return Refusal.BAD_SIGNATURE
+    return Refusal.STALE if isinstance(error, StaleMessage) else Refusal.MALFORMED

@@ -1,0 +1,1 @@
+"""One module per payment provider; all of them speak through `payments.provider`."""

@@ -1,0 +1,192 @@
+"""
+Send refunds until the provider says that the money went back.
+
+A refund is repeated with its own number for ever: a new number could pay twice.
+Its row says `sent` before the provider is called, so a worker that dies in
+between leaves a refund that is asked about, not one that is forgotten.
+"""
+
+import asyncio
+
+import structlog
+
+from app.orders.store import insert_outbox
+from app.payments import store
+from app.payments.calls import run_bounded
+from app.payments.capture import ALARMING, EventOutcome, find_repeat
+from app.payments.facts import refund_fact
+from app.payments.intent import (
+    Check,
+    Refund,
+    RefundEvent,
+    RefundState,
+    attempt_of_refund,
+    check_refund,
+)
+from app.payments.provider import (
+    Event,
+    Outcome,
+    Provider,
+    RefundSnapshot,
+    RefundStatus,
+    Result,
+    Verified,
+)
+from app.payments.stage import PaymentStage
+from app.storage.shards import Connection, Shard
+
+_log = structlog.get_logger(__name__)
+
+_EVENT_OF_STATUS = {
+    RefundStatus.SUCCEEDED: RefundEvent.PROVIDER_SUCCEEDED,
+    RefundStatus.ABNORMAL: RefundEvent.PROVIDER_REFUSED,
+    RefundStatus.CLOSED: RefundEvent.PROVIDER_REFUSED,
+}
+
+
+async def send_refunds_once(stage: PaymentStage) -> int:
+    """
+    Work on every refund that is due, on every shard; one bounded pass.
+
+    Returns:
+        How many refunds were worked on.
+
+    Raises:
+        ShardUnavailable: a shard did not answer; what was taken is due again later.
+    """
+    counts = await asyncio.gather(*(_send_on_shard(stage, shard) for shard in stage.shards.all))
+    return sum(counts)
+
+
+async def apply_refund(
+    stage: PaymentStage, provider: Provider, verified: Verified, snapshot: RefundSnapshot
+) -> EventOutcome:
+    """
+    Apply what a provider says of one refund; see capture.apply_payment.
+
+    Raises:
+        ShardUnavailable: nothing was written, or all of it was; repeat.
+    """
+    attempt_number = attempt_of_refund(snapshot.number)
+    key = None if attempt_number is None else stage.order_key(attempt_number)
+    outcome, repeated = EventOutcome.UNKNOWN_NUMBER, False
+    if key is not None:
+        async with stage.shards.of(key.sale, key.bucket).transaction() as connection:
+            refund = await store.lock_refund(connection, snapshot.number)
+            if refund is not None:
+                known = await find_repeat(connection, provider, verified, refund.attempt.number)
+                repeated = known is not None
+                outcome = known or await _apply(stage, provider, verified, refund, connection)
+    if not repeated:
+        _tell(stage, provider, snapshot.number, outcome)
+    return outcome
+
+
+async def _apply(
+    stage: PaymentStage,
+    provider: Provider,
+    verified: Verified,
+    refund: Refund,
+    connection: Connection,
+) -> EventOutcome:
+    snapshot = verified.event.about
+    assert isinstance(snapshot, RefundSnapshot)
+    own = stage.providers.of(refund.provider, refund.account)
+    check = check_refund(refund, own.account, provider.code, snapshot)
+    if check is Check.ACCEPTED:
+        outcome = await _take_effect(connection, refund, snapshot)
+    else:
+        outcome = EventOutcome(check)
+    account = provider.account.name
+    await store.insert_event(connection, account, refund.attempt.number, outcome, verified)
+    return outcome
+
+
+async def _take_effect(
+    connection: Connection, refund: Refund, snapshot: RefundSnapshot
+) -> EventOutcome:
+    event = _EVENT_OF_STATUS.get(snapshot.status)
+    if event is None:
+        return EventOutcome.NO_EFFECT
+    moved = await store.mark_refund(connection, refund.number, event, snapshot.provider_number)
+    if not moved:
+        return EventOutcome.ALREADY_APPLIED
+    if event is RefundEvent.PROVIDER_REFUSED:
+        return EventOutcome.REFUND_ABNORMAL
+    await insert_outbox(connection, "refund_succeeded", refund.number, refund_fact(refund))
+    return EventOutcome.REFUND_SUCCEEDED
+
+
+async def _send_on_shard(stage: PaymentStage, shard: Shard) -> int:
+    settings = stage.settings
+    due = await store.claim_refunds(shard, settings.refund_batch_max, settings.refund_pauses_ms)
+    steps = [_Sending(stage, shard, refund).advance() for refund in due]
+    await run_bounded(steps, settings.calls_max)
+    return len(due)
+
+
+class _Sending:
+    """One refund that is due, and the provider that owes it."""
+
+    def __init__(self, stage: PaymentStage, shard: Shard, refund: Refund) -> None:
+        self._stage = stage
+        self._shard = shard
+        self._refund = refund
+
+    async def advance(self) -> None:
+        """Ask whether an earlier call came through; if not, send, with the same number."""
+        refund = self._refund
+        provider = self._stage.providers.of(refund.provider, refund.account)
+        if refund.state is not RefundState.REQUESTED:
+            told = await provider.query_refund(refund.request())
+            if told.value is None or told.value.status is not RefundStatus.NOT_FOUND:
+                await self._note(provider, told)
+                return
+            await self._move(RefundEvent.ANSWER_LOST)
+        if await self._move(RefundEvent.SENDING):
+            sent = await provider.refund(refund.request())
+            if sent.outcome is Outcome.REJECTED and sent.value is None:
+                await self._give_up(sent.code)
+            else:
+                await self._note(provider, sent)
+
+    async def _note(self, provider: Provider, result: Result[RefundSnapshot]) -> None:
+        """Write down what one call came to; an unclear answer changes nothing but `unknown`."""
+        snapshot = result.value
+        if snapshot is not None and snapshot.status in _EVENT_OF_STATUS:
+            verified = _as_message(self._stage, provider, snapshot, result.raw)
+            await apply_refund(self._stage, provider, verified, snapshot)
+        elif snapshot is None:
+            await self._move(RefundEvent.ANSWER_LOST)
+            self._stage.tally.count_refund(provider.code, result.outcome)
+
+    async def _give_up(self, code: str) -> None:
+        """Leave it to an operator: no balance, a closed account; repeating does not help."""
+        await self._move(RefundEvent.PROVIDER_REFUSED)
+        refund = self._refund
+        self._stage.tally.count_refund(refund.provider, Outcome.REJECTED)
+        _log.error("refund_rejected", refund_id=refund.number, provider=refund.provider, code=code)
+
+    async def _move(self, event: RefundEvent) -> bool:
+        async with self._shard.connection() as connection:
+            return await store.mark_refund(connection, self._refund.number, event)
+
+
+def _as_message(
+    stage: PaymentStage, provider: Provider, snapshot: RefundSnapshot, raw: bytes
+) -> Verified:
+    """Keep a signed answer like a callback: one record per refund and status."""
+    event = Event(
+        provider=provider.code,
+        notification_id=f"query:{snapshot.number}:{snapshot.status}",
+        event_at=stage.now(),
+        about=snapshot,
+    )
+    return Verified(event, {}, raw)
+
+
+def _tell(stage: PaymentStage, provider: Provider, number: str, outcome: EventOutcome) -> None:
+    stage.tally.count_refund(provider.code, outcome)
+    is_alarming = outcome in ALARMING or outcome is EventOutcome.REFUND_ABNORMAL
+    write = _log.error if is_alarming else _log.info
+    write("refund_told", refund_id=number, provider=provider.code, outcome=outcome)

@@ -1,0 +1,255 @@
+"""
+Start a payment for a confirmed order.
+
+The attempt's row is committed before the provider is called, in a transaction
+that holds the pending order: from then on whatever happens to this process, the
+enquiry finds the payment by its number. At most one attempt of an order is
+alive; an earlier one is closed at its provider before another is opened.
+
+Source:
+    correctness.md §5, payments.md §4.4 and §4.6 of the design.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+import structlog
+
+from app.kernel.errors import ProviderUnavailable
+from app.kernel.ids import OrderId, OrderKey
+from app.orders.order import Order, OrderState, TicketState
+from app.orders.store import lock_order_for_payment, read_ticket
+from app.payments import store
+from app.payments.expiry import AttemptEnd, close_attempt
+from app.payments.intent import (
+    ORDINAL_MAX,
+    Attempt,
+    AttemptState,
+    attempt_number,
+    next_query_at,
+    start_margin,
+)
+from app.payments.provider import Action, ChargeRequest, Outcome, Product, Provider, Result
+from app.payments.stage import PaymentStage
+from app.payments.views import PaymentStatus, PaymentView, view_payment
+from app.storage.shards import Connection, Shard
+
+_log = structlog.get_logger(__name__)
+
+
+class StartRefusal(StrEnum):
+    """Why no payment was started: codes of the problem catalogue."""
+
+    ORDER_NOT_FOUND = "order_not_found"
+    ORDER_NOT_CONFIRMED = "order_not_confirmed"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    PAYMENT_IN_PROGRESS = "payment_in_progress"
+    ORDER_NOT_PAYABLE = "order_not_payable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentWish:
+    """What a shopper asks for; the amount is the order's and nobody's wish."""
+
+    order_id: str
+    shopper: str
+    idempotency_key: str
+    provider: Provider
+    product: Product
+    return_url: str | None = None
+
+    def fingerprint(self) -> bytes:
+        """Eight bytes that differ when the same key comes with another content."""
+        account = self.provider.account.name
+        content = "\n".join((self.provider.code, account, self.product, self.return_url or ""))
+        return hashlib.sha256(content.encode()).digest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A payment, and whether an earlier request with this key had started it."""
+
+    payment: PaymentView
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An attempt whose row is committed; `needs_call` when its provider may not know of it."""
+
+    attempt: Attempt
+    replayed: bool
+    needs_call: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """Another attempt is alive."""
+
+    by: Attempt
+
+
+async def start_payment(stage: PaymentStage, wish: PaymentWish) -> Started | StartRefusal:
+    """
+    Open a payment for a shopper's own order, or return the one this key opened.
+
+    Returns:
+        The payment; its status is `unknown` when the provider did not answer, and
+        the same request may then be repeated.
+
+    Raises:
+        ProviderUnavailable: the provider surely heard nothing; repeat.
+        ShardUnavailable: the order's shard did not answer; repeat.
+    """
+    key = stage.order_ids.read_own(wish.order_id, wish.shopper)
+    if key is None:
+        return StartRefusal.ORDER_NOT_FOUND
+    begun = await _begin(stage, key, wish)
+    if isinstance(begun, _Blocked):
+        ended = await close_attempt(stage, begun.by)
+        if ended is not AttemptEnd.UNKNOWN:
+            begun = await _begin(stage, key, wish)
+    match begun:
+        case _Blocked():
+            return StartRefusal.PAYMENT_IN_PROGRESS
+        case _Begun(needs_call=True):
+            return await _open(stage, wish, begun)
+        case _Begun(attempt=attempt):
+            lost = attempt.state is AttemptState.CREATED
+            status = PaymentStatus.UNKNOWN if lost else None
+            return Started(view_payment(attempt, status), begun.replayed)
+        case refusal:
+            return refusal
+
+
+async def _begin(
+    stage: PaymentStage, key: OrderKey, wish: PaymentWish
+) -> _Begun | _Blocked | StartRefusal:
+    shard = stage.shards.of(key.sale, key.bucket)
+    async with shard.transaction() as connection:
+        order = await lock_order_for_payment(connection, key)
+        if order is not None:
+            return await _begin_for(stage, connection, order, wish)
+    return await _judge_ticket(shard, key)
+
+
+async def _judge_ticket(shard: Shard, key: OrderKey) -> StartRefusal:
+    """Say why an id that is ours has no row; the row may have come this moment."""
+    known = await read_ticket(shard, key)
+    if known is None:
+        return StartRefusal.ORDER_NOT_FOUND
+    rejected = known.state is TicketState.REJECTED
+    return StartRefusal.ORDER_NOT_PAYABLE if rejected else StartRefusal.ORDER_NOT_CONFIRMED
+
+
+async def _begin_for(
+    stage: PaymentStage, connection: Connection, order: Order, wish: PaymentWish
+) -> _Begun | _Blocked | StartRefusal:
+    if order.shopper != wish.shopper:
+        return StartRefusal.ORDER_NOT_FOUND
+    attempts = await store.attempts_of_order(connection, order.key)
+    for attempt in attempts:
+        if attempt.idempotency_key == wish.idempotency_key:
+            return _repeat(stage, order, attempt, wish)
+    if not _is_payable(stage, order) or len(attempts) >= ORDINAL_MAX:
+        return StartRefusal.ORDER_NOT_PAYABLE
+    for attempt in attempts:
+        if attempt.is_live:
+            return _Blocked(attempt)
+    new = _new_attempt(stage, order, wish, len(attempts) + 1)
+    inserted = await store.insert_attempt(connection, new)
+    if inserted is None:
+        return StartRefusal.PAYMENT_IN_PROGRESS
+    return _Begun(inserted, replayed=False, needs_call=True)
+
+
+def _repeat(
+    stage: PaymentStage, order: Order, attempt: Attempt, wish: PaymentWish
+) -> _Begun | StartRefusal:
+    if attempt.fingerprint != wish.fingerprint():
+        return StartRefusal.IDEMPOTENCY_MISMATCH
+    if attempt.state is not AttemptState.CREATED:
+        return _Begun(attempt, replayed=True, needs_call=False)
+    # The request that made it may still be waiting for the provider.
+    limit = timedelta(milliseconds=stage.settings.creating_ms_max)
+    if stage.now() < attempt.created_at + limit:
+        return StartRefusal.PAYMENT_IN_PROGRESS
+    return _Begun(attempt, replayed=True, needs_call=_is_payable(stage, order))
+
+
+def _is_payable(stage: PaymentStage, order: Order) -> bool:
+    margin_max = timedelta(seconds=stage.settings.start_margin_seconds_max)
+    margin = start_margin(order.placed_at, order.pay_by, margin_max)
+    return order.state is OrderState.PENDING and stage.now() < order.pay_by - margin
+
+
+def _new_attempt(
+    stage: PaymentStage, order: Order, wish: PaymentWish, ordinal: int
+) -> store.NewAttempt:
+    now = stage.now()
+    return store.NewAttempt(
+        number=attempt_number(OrderId(wish.order_id), ordinal),
+        order_key=order.key,
+        ordinal=ordinal,
+        idempotency_key=wish.idempotency_key,
+        fingerprint=wish.fingerprint(),
+        provider=wish.provider.code,
+        account=wish.provider.account.name,
+        product=wish.product,
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        created_at=now,
+        expires_at=order.pay_by,
+        next_query_at=next_query_at(0, now, order.pay_by, stage.settings),
+    )
+
+
+async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Started:
+    """
+    Call the provider for a committed attempt.
+
+    A repeated request calls again with the same number: to the provider that is
+    the same request, and it gets the shopper the action that was lost.
+    """
+    attempt = begun.attempt
+    shard = stage.shards.of(attempt.order_key.sale, attempt.order_key.bucket)
+    result = await _create(wish, attempt)
+    told = "opened" if result.value is not None else str(result.outcome)
+    stage.tally.count_payment(attempt.provider, told)
+    if result.value is not None:
+        opened = await store.mark_open(shard, attempt.number, result.value.document())
+        now = opened or await store.read_attempt(shard, attempt.number)
+        return Started(view_payment(now), begun.replayed)
+    _log.warning(
+        "payment_not_opened", payment_id=attempt.number, outcome=result.outcome, code=result.code
+    )
+    if result.outcome is Outcome.NOT_SENT and not begun.replayed:
+        await store.mark_not_sent(shard, attempt.number)
+        raise ProviderUnavailable(provider=attempt.provider)
+    if result.outcome is Outcome.REJECTED:
+        async with shard.connection() as connection:
+            await store.mark_closed(connection, attempt.number)
+        now = await store.read_attempt(shard, attempt.number)
+        return Started(view_payment(now), begun.replayed)
+    return Started(view_payment(attempt, PaymentStatus.UNKNOWN), begun.replayed)
+
+
+async def _create(wish: PaymentWish, attempt: Attempt) -> Result[Action]:
+    """Call, and after an unclear end call once more: only the first can prove "not sent"."""
+    charge = ChargeRequest(
+        number=attempt.number,
+        product=wish.product,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        description=f"Order {wish.order_id}",
+        created_at=attempt.created_at,
+        expires_at=attempt.expires_at,
+        return_url=wish.return_url,
+    )
+    first = await wish.provider.create(charge)
+    if first.outcome is not Outcome.UNKNOWN:
+        return first
+    second = await wish.provider.create(charge)
+    return first if second.outcome is Outcome.NOT_SENT else second

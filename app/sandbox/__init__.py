@@ -1,0 +1,1 @@
+"""The other side of a payment: a gateway for demos, tests and load, with real signatures."""
