@@ -13,7 +13,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from app.settlement.chart import GUARDED_KINDS, Guard, Side
-from app.settlement.transfer import Transfer, TransferRefused, TransferState
+from app.settlement.errors import TransferRefused
+from app.settlement.transfer import Transfer, TransferState
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,5 +1,5 @@
 """
-Read the books: accounts, entries, the trial balance, and what does not add up.
+Read the books: accounts, entries, the trial balance, the sums of an order.
 
 Each question is one statement, so its answer is one instant of the ledger even
 while posters write.
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from app.settlement.chart import CLEARING_CODES, Side
+from app.settlement.chart import Side
 from app.settlement.posting import BUSINESS_TYPE
 from app.storage.shards import Database
 
@@ -44,72 +44,6 @@ FROM ledger_accounts
 WHERE $1::text IS NULL OR currency = $1
 ORDER BY currency, code"""
 
-SELECT_COUNTER_BREAKS: Final = """
-WITH entered AS (
-    SELECT account_id, count(*) AS entries,
-           sum(amount_minor) FILTER (WHERE side = 'debit') AS debits,
-           sum(amount_minor) FILTER (WHERE side = 'credit') AS credits
-    FROM ledger_entries GROUP BY account_id
-), waiting AS (
-    SELECT pending.debit_account, pending.credit_account, pending.amount_minor
-    FROM ledger_transfers AS pending
-    WHERE pending.state = 'pending' AND NOT EXISTS (
-        SELECT FROM ledger_transfers AS resolver WHERE resolver.pending_id = pending.id)
-), waiting_debits AS (
-    SELECT debit_account AS account_id, sum(amount_minor) AS amount FROM waiting GROUP BY 1
-), waiting_credits AS (
-    SELECT credit_account AS account_id, sum(amount_minor) AS amount FROM waiting GROUP BY 1
-)
-SELECT account.code, counter.name, counter.stored, coalesce(counter.summed, 0)::bigint AS summed
-FROM ledger_accounts AS account
-LEFT JOIN entered ON entered.account_id = account.id
-LEFT JOIN waiting_debits ON waiting_debits.account_id = account.id
-LEFT JOIN waiting_credits ON waiting_credits.account_id = account.id
-CROSS JOIN LATERAL (VALUES
-    ('debits_posted', account.debits_posted, entered.debits),
-    ('credits_posted', account.credits_posted, entered.credits),
-    ('debits_pending', account.debits_pending, waiting_debits.amount),
-    ('credits_pending', account.credits_pending, waiting_credits.amount),
-    ('version', account.version, entered.entries)
-) AS counter (name, stored, summed)
-WHERE counter.stored <> coalesce(counter.summed, 0)
-ORDER BY account.code, counter.name
-LIMIT $1"""
-
-SELECT_ENTRY_BREAKS: Final = """
-SELECT transfer.id
-FROM ledger_transfers AS transfer
-LEFT JOIN ledger_entries AS debit ON debit.transfer_id = transfer.id AND debit.side = 'debit'
-LEFT JOIN ledger_entries AS credit ON credit.transfer_id = transfer.id AND credit.side = 'credit'
-WHERE CASE WHEN transfer.state IN ('posted', 'post')
-    THEN (debit.account_id, debit.amount_minor, credit.account_id, credit.amount_minor)
-         IS DISTINCT FROM
-         (transfer.debit_account, transfer.amount_minor,
-          transfer.credit_account, transfer.amount_minor)
-    ELSE debit.transfer_id IS NOT NULL OR credit.transfer_id IS NOT NULL END
-LIMIT $1"""
-
-SELECT_CHAIN_BREAKS: Final = """
-SELECT chained.transfer_id
-FROM (SELECT transfer_id, net_before,
-             lag(net_after, 1, 0::bigint) OVER (PARTITION BY account_id ORDER BY version) AS net
-      FROM ledger_entries) AS chained
-WHERE chained.net_before <> chained.net
-LIMIT $1"""
-
-SELECT_UNCLEARED: Final = """
-SELECT account.code, transfer.business_id,
-       sum(CASE entry.side WHEN 'debit' THEN entry.amount_minor
-                           ELSE -entry.amount_minor END)::bigint AS net_minor
-FROM ledger_accounts AS account
-JOIN ledger_entries AS entry ON entry.account_id = account.id
-JOIN ledger_transfers AS transfer ON transfer.id = entry.transfer_id
-WHERE account.code LIKE ANY ($1::text[])
-GROUP BY account.code, transfer.business_id
-HAVING sum(CASE entry.side WHEN 'debit' THEN entry.amount_minor ELSE -entry.amount_minor END) <> 0
-ORDER BY account.code, transfer.business_id
-LIMIT $2"""
-
 SELECT_ORDER_SUMS: Final = """
 SELECT business_id, kind, sum(amount_minor)::bigint AS amount_minor,
        count(DISTINCT batch_id) AS batches
@@ -118,7 +52,6 @@ WHERE business_type = $1 AND business_id = ANY ($2::text[]) AND state IN ('poste
 GROUP BY business_id, kind"""
 
 VERSION_MAX: Final = 9_223_372_036_854_775_807
-BREAKS_MAX: Final = 100  # counter-examples worth reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,25 +127,6 @@ class TrialBalance:
 
 
 @dataclass(frozen=True, slots=True)
-class CounterBreak:
-    """A counter of an account that is not the sum of what it counts."""
-
-    code: str
-    counter: str
-    stored: int
-    summed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Uncleared:
-    """What an order has left on an account that should return to zero."""
-
-    code: str
-    business_id: str
-    net_minor: int
-
-
-@dataclass(frozen=True, slots=True)
 class OrderSum:
     """What was posted for one order, of one kind of transfer."""
 
@@ -276,25 +190,6 @@ class Books:
             line = TrialLine(row["code"], max(net, 0), max(-net, 0))
             lines.setdefault(row["currency"], []).append(line)
         return [TrialBalance(name, tuple(of_name)) for name, of_name in lines.items()]
-
-    async def find_counter_breaks(self) -> list[CounterBreak]:
-        """Return the counters that differ from the sum of their entries and pendings."""
-        async with self.ledger.connection() as connection:
-            rows = await connection.fetch(SELECT_COUNTER_BREAKS, BREAKS_MAX)
-        return [CounterBreak(*row) for row in rows]
-
-    async def find_entry_breaks(self) -> list[UUID]:
-        """Return transfers whose entries are not one debit and one credit of its amount."""
-        async with self.ledger.connection() as connection:
-            unpaired = await connection.fetch(SELECT_ENTRY_BREAKS, BREAKS_MAX)
-            unchained = await connection.fetch(SELECT_CHAIN_BREAKS, BREAKS_MAX)
-        return [row[0] for row in (*unpaired, *unchained)]
-
-    async def find_uncleared(self, limit: int = BREAKS_MAX) -> list[Uncleared]:
-        """Return what orders have left on clearing and suspense; normal while unfinished."""
-        async with self.ledger.connection() as connection:
-            rows = await connection.fetch(SELECT_UNCLEARED, list(CLEARING_CODES), limit)
-        return [Uncleared(*row) for row in rows]
 
     async def sum_orders(self, order_ids: Sequence[str]) -> list[OrderSum]:
         """Return what was posted for these orders, per kind of transfer."""

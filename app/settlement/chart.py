@@ -66,8 +66,11 @@ class TransferKind(StrEnum):
 GUARDED_KINDS: Final = frozenset({TransferKind.WITHDRAWAL})
 """Kinds that may not take an account with a guard below zero."""
 
-CLEARING_CODES: Final = ("order.clearing%", "refund.clearing%", "suspense.%")
-"""LIKE patterns of the accounts that return to zero for each finished order."""
+CLEARING_CODES: Final = ("order.clearing%", "refund.clearing%")
+"""LIKE patterns of the accounts that every fact leaves at zero for its order."""
+
+SUSPENSE_CODES: Final = ("suspense.%",)
+"""LIKE patterns of the accounts that return to zero when their order is finished."""
 
 _DEBIT_KINDS: Final = frozenset({AccountKind.ASSET, AccountKind.EXPENSE})
 

@@ -12,9 +12,9 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from app.kernel.errors import DoorbusterError
 from app.kernel.money import AMOUNT_MINOR_MAX
 from app.settlement.chart import MERCHANT_LENGTH_MAX
+from app.settlement.errors import UnreadableFact
 
 OWN_GOODS: Final = ""
 """The merchant of goods that the shop sells itself."""
@@ -25,10 +25,6 @@ _Merchant: TypeAlias = Annotated[str, msgspec.Meta(max_length=MERCHANT_LENGTH_MA
 _Currency: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
 _Minor: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=AMOUNT_MINOR_MAX)]
 _Instant: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class UnreadableFact(DoorbusterError):
-    """An outbox row that no posting rule can read."""
 
 
 class FactKind(StrEnum):

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.kernel.errors import Conflict, ShardUnavailable
-from app.settlement.fact import Fact, UnreadableFact, read_fact
+from app.settlement.errors import UnreadableFact
+from app.settlement.fact import Fact, read_fact
 from app.settlement.outbox import OutboxRow, mark_posted, park_fact, take_facts
 from app.settlement.posting import post_facts
 from app.settlement.store import lock_orders, post_transfers, read_reversals

@@ -17,9 +17,10 @@ import asyncpg
 from app.kernel.errors import IdempotencyMismatch
 from app.settlement.balance import Balance, Entry, fold
 from app.settlement.chart import Account, Guard, Side, TransferKind
+from app.settlement.errors import TransferRefused
 from app.settlement.posting import BUSINESS_TYPE
 from app.settlement.tax import Reversal
-from app.settlement.transfer import Transfer, TransferRefused
+from app.settlement.transfer import Transfer
 from app.storage.shards import Connection
 
 LOCK_ORDERS: Final = """

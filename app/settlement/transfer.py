@@ -14,16 +14,12 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from app.kernel.errors import Conflict
 from app.kernel.money import AMOUNT_MINOR_MAX
 from app.settlement.chart import Account, TransferKind
+from app.settlement.errors import TransferRefused
 
 LEDGER_NAMESPACE: Final = UUID("33764aa8-0477-5b16-b519-913ea6202895")
 """uuid5(NAMESPACE_URL, "urn:doorbuster:ledger"); every id in every ledger is made with it."""
-
-
-class TransferRefused(Conflict):
-    """The books do not take this transfer."""
 
 
 class TransferState(StrEnum):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from app.settlement import chart
 from app.settlement.balance import Balance, fold
 from app.settlement.chart import Side, TransferKind
-from app.settlement.transfer import Transfer, TransferRefused, TransferState, resolve
+from app.settlement.errors import TransferRefused
+from app.settlement.transfer import Transfer, TransferState, resolve
 
 MOMENT = datetime(2026, 11, 11, tzinfo=UTC)
 ACCOUNTS = (

@@ -2,7 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.settlement.fact import FactKind, UnreadableFact, read_fact
+from app.settlement.errors import UnreadableFact
+from app.settlement.fact import FactKind, read_fact
 
 MOMENT = datetime(2026, 11, 11, tzinfo=UTC)
 CAPTURE = {

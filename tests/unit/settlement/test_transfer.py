@@ -6,7 +6,8 @@ import pytest
 
 from app.settlement import chart
 from app.settlement.chart import TransferKind
-from app.settlement.transfer import Transfer, TransferRefused, TransferState, ledger_id, resolve
+from app.settlement.errors import TransferRefused
+from app.settlement.transfer import Transfer, TransferState, ledger_id, resolve
 
 MOMENT = datetime(2026, 11, 11, tzinfo=UTC)
 
