@@ -12,7 +12,8 @@ everything is packed as its old raw strings.
 The seq of the i-th order of an entry is orders_placed_before + i.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, Self
@@ -31,6 +32,7 @@ BATCH_ORDERS_MAX: Final = 1_024  # of place_orders; twice that many arguments fi
 QUANTITY_MAX: Final = 1_000_000
 KEY_HASH_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 8
+LISTEN_SECONDS: Final = 0.1  # between looks whether more channels are wanted
 
 _COUNT_MAX: Final = 2**53  # whole numbers a Lua number holds exactly
 
@@ -118,7 +120,8 @@ def decode_entry(entry_id: EntryId, fields: Mapping[bytes, bytes]) -> StreamEntr
         version, before, placed_at_ms, raw_orders = msgpack.unpackb(
             fields[b"b"], raw=True, use_list=False
         )
-        _require(version == FORMAT_VERSION and type(raw_orders) is tuple)
+        _whole(version, FORMAT_VERSION, FORMAT_VERSION)
+        _require(type(raw_orders) is tuple)
         _require(1 <= len(raw_orders) <= BATCH_ORDERS_MAX)
         return StreamEntry(
             entry_id=entry_id,
@@ -253,3 +256,24 @@ def _decode_order(  # noqa: PLR0913, PLR0917  the six fields of an order
         reference=reference.decode(),
         group=group.decode(),
     )
+
+
+async def listen(
+    redis: Redis, channels: Sequence[bytes], changed: asyncio.Event
+) -> AsyncIterator[tuple[bytes, bytes]]:
+    """
+    Yield (channel, message) of the given channels until `changed` is set.
+
+    Raises:
+        RedisUnavailable: the connection is gone; messages meanwhile are lost.
+    """
+    pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    try:
+        with redis_errors(writes=False):
+            await pubsub.subscribe(*channels)
+            while not changed.is_set():
+                message: Any = await pubsub.get_message(timeout=LISTEN_SECONDS)
+                if message is not None:
+                    yield message["channel"], message["data"]
+    finally:
+        await pubsub.aclose()  # type: ignore[no-untyped-call]

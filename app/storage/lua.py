@@ -111,14 +111,23 @@ def read_script(path: str) -> ScriptSource:
     Raises:
         BadConfiguration: the header or an include is not as docs/STYLE.md asks.
     """
-    text = _INCLUDE.sub(_included_text, (LUA_ROOT / f"{path}.lua").read_text(encoding="utf-8"))
+    return parse_script(path, (LUA_ROOT / f"{path}.lua").read_text(encoding="utf-8"))
+
+
+def parse_script(path: str, text: str) -> ScriptSource:
+    """
+    Resolve the includes of a script's text and read its header.
+
+    Raises:
+        BadConfiguration: the header or an include is not as docs/STYLE.md asks.
+    """
     shebang = SHEBANG.fullmatch(text.partition("\n")[0])
     if shebang is None:
         raise BadConfiguration(script=path, reason="line 1 is not the shebang")
     sections = _header_sections(text)
     return ScriptSource(
         path=path,
-        text=text,
+        text=_INCLUDE.sub(_included_text, text),
         flags=tuple(shebang[1].split(",")) if shebang[1] else (),
         keys=tuple(ScriptKey(*_parts(_KEY_LINE, line)) for line in sections["KEYS"]),
         arguments=tuple(ScriptArgument(*_parts(_ARGUMENT_LINE, line)) for line in sections["ARGV"]),
@@ -189,10 +198,10 @@ async def call_script(
 
 
 def _included_text(match: re.Match[str]) -> str:
-    text = (LUA_ROOT / "include" / f"{match[1]}.lua").read_text(encoding="utf-8")
-    if _INCLUDE.search(text):
-        raise BadConfiguration(script=match[1], reason="a piece includes nothing")
-    return text
+    piece = LUA_ROOT / "include" / f"{match[1]}.lua"
+    if not piece.is_file():
+        raise BadConfiguration(include=match[1], reason="there is no such piece")
+    return piece.read_text(encoding="utf-8")
 
 
 def _header_sections(text: str) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -166,6 +167,7 @@ def constants_of(text: str) -> Iterator[tuple[str, int]]:
         yield from zip(names.split(", "), map(int, values.split(", ")), strict=True)
 
 
+@cache
 def strings_of(path: Path) -> set[str]:
     """Every string constant of a module."""
     nodes = ast.walk(ast.parse(path.read_text()))
