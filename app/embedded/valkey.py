@@ -18,26 +18,21 @@ from app.embedded.probes import first_bytes
 from app.embedded.store_notes import StoreNotes
 from app.embedded.supervisor import RoleSpec
 from app.kernel.errors import BadConfiguration
+from app.storage.redis import API_COMMANDS
 
 ADMIN: Final = "admin"
 API: Final = "api"
 SOCKET_PATH_BYTES_MAX: Final = 100  # the kernel's limit is 108 with the closing zero
 # A deployment name, or a pattern of them for tests that give each test a name of its own.
-DEPLOYMENT_PATTERN: Final = re.compile(r"[a-z0-9*-]{1,40}")
+DEPLOYMENT_PATTERN: Final = re.compile(r"[a-z0-9*_-]{1,40}")
 
-# A script runs with the rights of its caller, so the api holds exactly the commands that
-# place_orders and read_bucket call, and those with which it connects, listens and asks the time.
-# It cannot load a script, read a key by a command outside this list, or touch another deployment.
-API_COMMANDS: Final = (
-    # what it sends itself
-    *("auth", "hello", "ping", "select", "client|setname", "client|setinfo"),
-    *("evalsha", "script|exists", "time"),
+# A script runs with the rights of its caller, so the api holds exactly the commands that its
+# scripts call (API_COMMANDS, kept beside the code that calls them), and those with which its
+# client makes itself known, listens, and asks whether a script is there. It cannot load a script,
+# use another command, or touch another deployment.
+CONNECTION_COMMANDS: Final = (
+    *("hello", "auth", "ping", "client|setname", "client|setinfo", "script|exists"),
     *("subscribe", "unsubscribe", "psubscribe", "punsubscribe"),
-    # what its scripts call: read the server's clock and incarnation, the bucket's hashes, stream
-    *("info", "hget", "hmget", "hgetall", "hexists", "hlen", "hstrlen", "exists", "pttl"),
-    *("xlen", "xrange", "xrevrange", "xinfo|stream"),
-    # and write: one placement is a few fields, one entry, and the expiry of keys it creates
-    *("hset", "hsetnx", "hincrby", "xadd", "pexpireat"),
 )
 
 # Each with its reason; what is not here is Valkey's own default.
@@ -70,7 +65,7 @@ def valkey_config(folder: Path, notes: StoreNotes, deployment: str) -> str:
         deployment: the first part of every key; `*` in it stands for anything.
 
     Raises:
-        BadConfiguration: the deployment's name has other letters than `[a-z0-9*-]`.
+        BadConfiguration: the deployment's name has other letters than `[a-z0-9*_-]`.
     """
     if not DEPLOYMENT_PATTERN.fullmatch(deployment):
         raise BadConfiguration(deployment=deployment, allowed=DEPLOYMENT_PATTERN.pattern)
@@ -140,7 +135,7 @@ async def answers_ping(port: int, user: str, password: str) -> bool:
 
 def _users(notes: StoreNotes, deployment: str) -> list[str]:
     scope = f"resetkeys ~{deployment}:* resetchannels &{deployment}:*"
-    rights = " ".join(f"+{command}" for command in API_COMMANDS)
+    rights = " ".join(f"+{command}" for command in (*CONNECTION_COMMANDS, *API_COMMANDS))
     return [
         "user default off",
         f"user {ADMIN} on {_hashed(notes.redis_admin_password)} ~* &* +@all",
