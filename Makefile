@@ -24,9 +24,9 @@ $(STAMP): requirements.lock pyproject.toml
 	  echo "Making .venv with $$($(PYTHON) --version) ..."; \
 	  $(PYTHON) -m venv --clear .venv; }
 	@echo "Installing the packages of requirements.lock (the first time takes about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 

@@ -39,11 +39,15 @@ os.environ                   app.settings app.embedded.all_in_one   # hands it o
 os.getenv
 """
 
-# Commands are sent by the doors of redis, and by these.
+# Who sends a command of its own, beside the doors of redis; scripts go through storage.lua.
 SEND_COMMANDS = {
     "app.inventory.epoch_keys",  # writes the keys of a new epoch, in chunks
+    "app.inventory.picture",  # reads what an epoch's keys hold
     "app.inventory.server",  # asks a server who it is and whether it takes a write
+    "app.orders.audit_buckets",  # reads a bucket's counters
+    "app.orders.audit_holders",  # reads who holds units
     "app.orders.flusher",  # tells waiters how far it has committed
+    "app.storage.server_clock",  # asks for the server's time
 }
 # The language's own library and ourselves need no door, but where a row says so.
 KNOWN = {*sys.stdlib_module_names, "app", "loadtest", "lua"}

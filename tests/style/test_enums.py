@@ -11,10 +11,10 @@ from tests.style.sources import python_sources, text_files
 CREATE = re.compile(r"CREATE TYPE (\w+) AS ENUM\s*\(([^)]*)\)")
 ADD_VALUE = re.compile(r"ALTER TYPE (\w+) ADD VALUE (?:IF NOT EXISTS )?'(\w+)'")
 
-# An SQL type is named as its Python twin; these two say in SQL what they belong to.
-RENAMED = {"account_guard": "Guard", "ledger_side": "Side"}
+# An SQL type is named as its Python twin, but for these.
+RENAMED = {"account_guard": "Guard", "bucket_state": "BucketMode", "ledger_side": "Side"}
 # Types that live in statements alone: no Python code names their values.
-SQL_ONLY: set[str] = set()
+SQL_ONLY = {"grant_state", "letter_kind"}
 
 
 def sql_enums() -> dict[str, list[str]]:
