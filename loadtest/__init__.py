@@ -16,6 +16,9 @@ The other side of the counter: shoppers, the rush, and the checks from outside.
     verify       asks the service and evaluates all of it
     figures      rates and latencies
     verdict      pass, threshold missed, invariant broken or void
+    assess       from a rush that is over to its report
+    report       the report, as JSON or as a page in a terminal
+    progress     a rush while it runs
     scenarios    what Locust plays; `locustfile` is its entry
 
 Speaks HTTP only: whatever it says about the service, anybody could see.

@@ -20,6 +20,7 @@ from loadtest.plan import Ending
 
 FINAL_STATES: Final = frozenset({"paid", "shipped", "completed", "closed", "refunded", "rejected"})
 PAID_STATES: Final = frozenset({"paid", "shipped", "completed"})
+LATE_CALLBACK_MS: Final = 3_000
 _LOOK_AGAIN_SECONDS_MIN: Final = 0.1
 _LOOK_AGAIN_SECONDS_MAX: Final = 1.0
 _Judgement: TypeAlias = Callable[[Mapping[str, Any]], bool]
@@ -84,6 +85,10 @@ class _Order:
         if await self._pay("twice"):
             await self._until_final()
 
+    async def pay_told_late(self) -> None:
+        if await self._pay("late", LATE_CALLBACK_MS):
+            await self._until_final()
+
     async def pay_late(self) -> None:
         """Open a payment, let the order close, then let the money come."""
         payment_id = await self._open_payment()
@@ -100,12 +105,12 @@ class _Order:
     async def abandon(self) -> None:
         await self._until_final()
 
-    async def _pay(self, callback: str) -> bool:
+    async def _pay(self, callback: str, delay_ms: int = 0) -> bool:
         payment_id = await self._open_payment()
         if not payment_id:
             await self._until_final()
             return False
-        await self._control(payment_id, callback)
+        await self._control(payment_id, callback, delay_ms)
         return True
 
     async def _open_payment(self) -> str:
@@ -118,11 +123,11 @@ class _Order:
         )
         return str(document(reply).get("payment_id", "")) if reply.status in {200, 201} else ""
 
-    async def _control(self, payment_id: str, callback: str) -> None:
+    async def _control(self, payment_id: str, callback: str, delay_ms: int = 0) -> None:
         """Play the other side: the shopper's wallet pays, the provider tells us."""
         sandbox = self._checkout.sandbox
-        path = f"/control/payments/{payment_id}"
-        request = sandbox.compose("POST", path, body={"outcome": "pay", "callback": callback})
+        wish = {"outcome": "pay", "callback": callback, "delay_ms": delay_ms}
+        request = sandbox.compose("POST", f"/control/payments/{payment_id}", body=wish)
         await self._repeat(sandbox, request)
 
     async def _post(self, path: str, *, key: str = "", body: object = None) -> Reply:
@@ -164,6 +169,7 @@ class _Order:
 _ACTS: Final[Mapping[Ending, Callable[[_Order], Awaitable[None]]]] = {
     Ending.PAY: _Order.pay,
     Ending.PAY_TOLD_TWICE: _Order.pay_told_twice,
+    Ending.PAY_TOLD_LATE: _Order.pay_told_late,
     Ending.PAY_LATE: _Order.pay_late,
     Ending.CANCEL: _Order.cancel,
     Ending.ABANDON: _Order.abandon,

@@ -2,129 +2,71 @@
 What must hold after a run, as equations over what shoppers saw. Pure.
 
 Two sources are compared: the history, which is what every shopper was told at the
-time, and the orders, which is what GET tells each of them now.
+time, and the orders, which is what GET tells each of them now. The letters are
+those of docs/GUARANTEES.md, as in the service's own audit.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
+from app.kernel.equation import (
+    EXAMPLES_MAX,
+    Doubt,
+    Equation,
+    Relation,
+    at_most,
+    equal,
+    none_of,
+    unjudged,
+)
 from loadtest.answers import ACCEPTED, Outcome
 from loadtest.history import History
 from loadtest.plan import Ending
 
 OrderDocument: TypeAlias = Mapping[str, Any]
 
-EXAMPLES_MAX: Final = 5
 MISSING: Final = "missing"  # 404: the service does not know what it had accepted
 UNREAD: Final = "unread"  # it did not answer: nothing can be said
-LIVE_STATES: Final = frozenset({"pending", "closing", "paid", "shipped", "completed"})
 PAID_STATES: Final = frozenset({"paid", "shipped", "completed"})
+LIVE_STATES: Final = PAID_STATES | {"pending", "closing"}
 CONFIRMED_STATES: Final = LIVE_STATES | {"closed", "refunded"}
+_SHOPPERS: Final = "what shoppers saw"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """
-    One equation with both sides.
-
-    Attributes:
-        name: what it protects, in words.
-        left, right: the two sides, each as words and a number.
-        holds: None when it could not be judged.
-        examples: what contradicts it, at most EXAMPLES_MAX.
-    """
-
-    name: str
-    left: str
-    right: str
-    holds: bool | None
-    relation: str = "="
-    examples: tuple[str, ...] = ()
-
-    @property
-    def equation(self) -> str:
-        return f"{self.left} {self.relation} {self.right}"
-
-
-def equal(
-    name: str,
-    left: tuple[str, int],
-    right: tuple[str, int],
-    examples: Iterable[str] = (),
-) -> Finding:
-    """State that two counts are equal."""
-    return Finding(name, side(*left), side(*right), left[1] == right[1], examples=_few(examples))
-
-
-def at_most(
-    name: str,
-    left: tuple[str, int],
-    right: tuple[str, int],
-    examples: Iterable[str] = (),
-) -> Finding:
-    """State that the first count is not above the second."""
-    holds = left[1] <= right[1]
-    return Finding(name, side(*left), side(*right), holds, "<=", _few(examples))
-
-
-def none_of(name: str, what: str, examples: Sequence[str]) -> Finding:
-    """State that there is no such thing."""
-    return equal(name, (what, len(examples)), ("", 0), examples)
-
-
-def side(words: str, number: int) -> str:
-    return f"{words} {number:,}".strip()
-
-
-def _few(examples: Iterable[str]) -> tuple[str, ...]:
-    return tuple(example for _, example in zip(range(EXAMPLES_MAX), examples, strict=False))
-
-
-def check_history(history: History) -> list[Finding]:
-    """Check what can be said from the answers alone."""
+def check_history(history: History) -> list[Equation]:
+    """Judge what can be said from the answers alone."""
     counts = history.counts()
     accepted = sum(counts[outcome] for outcome in ACCEPTED)
     unknown = counts[Outcome.UNKNOWN]
     refused = counts.total() - accepted - unknown
-    several = [f"{i.sale} {i.shopper}: {sorted(ids)}" for i, ids in _ids(history) if len(ids) > 1]
-    names = Counter(order_id for _, ids in _ids(history) for order_id in ids)
+    classes = f"accepted {accepted} + refused {refused} + unknown {unknown}"
+    unsettled = [" ".join(intent) for intent in sorted(history.unsettled())]
     return [
-        equal(
-            "every click was answered",
-            ("clicks", history.begun),
-            (
-                f"accepted {accepted:,} + refused {refused:,} + unknown {unknown:,} =",
-                counts.total(),
-            ),
-        ),
-        none_of(
-            "every unknown was settled",
-            "intents without a final answer",
-            [f"{i.sale} {i.shopper} {i.key}" for i in sorted(history.unsettled())],
-        ),
-        none_of("same key, same order", "keys answered with several orders", several),
-        none_of(
-            "one order, one key",
-            "orders answered to several keys",
-            [order_id for order_id, times in names.items() if times > 1],
-        ),
-        none_of(
-            "no answer was an error",
-            "answers that a good client never sees",
-            [f"{c.status} {c.code}" for c in history.clicks if c.outcome is Outcome.ERROR],
-        ),
+        equal("I21", _SHOPPERS, ("clicks", history.begun), (classes, counts.total())),
+        _none("I21", "clicks without a final answer, however often repeated", unsettled),
+        *_check_keys(history),
     ]
 
 
-def _ids(history: History) -> Iterable[tuple[Any, set[str]]]:
-    return history.ids_by_intent().items()
+def _check_keys(history: History) -> list[Equation]:
+    ids = history.ids_by_intent()
+    several = [f"{' '.join(intent)}: {sorted(own)}" for intent, own in ids.items() if len(own) > 1]
+    keys = Counter(order_id for own in ids.values() for order_id in own)
+    shared = [order_id for order_id, times in keys.items() if times > 1]
+    return [
+        _none("I7", "keys answered with several orders", several),
+        _none("I7", "orders answered to several keys", shared),
+    ]
 
 
-def check_orders(history: History, orders: Mapping[str, OrderDocument]) -> list[Finding]:
+def _none(invariant: str, what: str, examples: list[str], subject: str = _SHOPPERS) -> Equation:
+    return none_of(invariant, subject, what, len(examples), examples)
+
+
+def check_orders(history: History, orders: Mapping[str, OrderDocument]) -> list[Equation]:
     """
-    Check every accepted order as its shopper sees it now.
+    Judge every accepted order as its shopper sees it now.
 
     Args:
         history: what was answered.
@@ -133,149 +75,144 @@ def check_orders(history: History, orders: Mapping[str, OrderDocument]) -> list[
     """
     unread = [order_id for order_id, order in orders.items() if order["status"] == UNREAD]
     if unread:
-        what = side("orders that could not be read", len(unread))
-        return [Finding("every order can be read", what, "0", None, examples=_few(unread))]
+        sides = ("accepted orders", Relation.EQUAL, "confirmed + rejected")
+        note = f"{len(unread)} of {len(orders)} orders could not be read, {unread[0]} among them"
+        return [unjudged("I5", _SHOPPERS, sides, Doubt.UNREACHABLE, note)]
     return [
         _check_tickets(orders),
         _check_rows(history, orders),
         *_check_stock(history, orders),
         _check_limit(history, orders),
         _check_captures(orders),
-        _check_money_of_closed(orders),
+        _check_closed(orders),
         _check_late_payments(orders),
         _check_endings(history, orders),
     ]
 
 
-def _check_tickets(orders: Mapping[str, OrderDocument]) -> Finding:
+def _check_tickets(orders: Mapping[str, OrderDocument]) -> Equation:
     states = Counter(order["status"] for order in orders.values())
     confirmed = sum(states[state] for state in CONFIRMED_STATES)
-    rejected = states["rejected"]
     open_ends = [
-        f"{order_id} {order['status']}"
+        f"{order_id} is {order['status']}"
         for order_id, order in orders.items()
         if order["status"] not in CONFIRMED_STATES | {"rejected"}
     ]
     return equal(
-        "every ticket has one final answer",
-        (f"accepted {len(orders):,} - rejected {rejected:,} =", len(orders) - rejected),
+        "I5",
+        _SHOPPERS,
+        (
+            f"accepted {len(orders)} - rejected {states['rejected']}",
+            len(orders) - states["rejected"],
+        ),
         ("confirmed", confirmed),
-        open_ends,
+        counter_examples=open_ends,
     )
 
 
-def _check_rows(history: History, orders: Mapping[str, OrderDocument]) -> Finding:
-    """Compare each order with what was bought: sale, one unit, its price."""
+def _check_rows(history: History, orders: Mapping[str, OrderDocument]) -> Equation:
+    """Compare each order with what was bought: its sale, one unit, its price."""
     differ = []
     for order_id, click in history.accepted().items():
-        order, terms = orders[order_id], history.sales[click.sale]
+        order, price = orders[order_id], history.sales[click.sale].price_minor
         told = (order.get("sale"), order.get("quantity"), order.get("total_minor"))
-        if order["status"] in CONFIRMED_STATES and told != (click.sale, 1, terms.price_minor):
-            differ.append(f"{order_id} {told}")
-    return none_of("every order is what was bought", "orders that differ", differ)
+        if order["status"] in CONFIRMED_STATES and told != (click.sale, 1, price):
+            differ.append(f"{order_id} is {told}")
+    return _none("I6", "orders that are not what was bought", differ)
 
 
-def _check_stock(history: History, orders: Mapping[str, OrderDocument]) -> list[Finding]:
-    held = Counter(
-        {sale: units for (sale, _), units in _units(history, orders, by_shopper=False).items()}
-    )
+def _check_stock(history: History, orders: Mapping[str, OrderDocument]) -> list[Equation]:
+    held: Counter[str] = Counter()
+    for (sale, _), units in _units_held(history, orders).items():
+        held[sale] += units
     return [
-        at_most(
-            f"never oversold: {terms.sale}",
-            ("units held", held[terms.sale]),
-            ("stock", terms.stock),
-        )
-        for terms in history.sales.values()
+        at_most("I4", f"sale {sale}", ("units held", held[sale]), ("stock", terms.stock))
+        for sale, terms in history.sales.items()
     ]
 
 
-def _check_limit(history: History, orders: Mapping[str, OrderDocument]) -> Finding:
+def _check_limit(history: History, orders: Mapping[str, OrderDocument]) -> Equation:
     above = [
         f"{shopper} holds {units} of {sale}"
-        for (sale, shopper), units in _units(history, orders, by_shopper=True).items()
+        for (sale, shopper), units in _units_held(history, orders).items()
         if units > history.sales[sale].limit_per_shopper
     ]
-    return none_of("the limit per shopper holds", "shoppers above it", above)
+    return _none("I9", "shoppers above the limit", above)
 
 
-def _units(
+def _units_held(
     history: History,
     orders: Mapping[str, OrderDocument],
-    *,
-    by_shopper: bool,
 ) -> Counter[tuple[str, str]]:
-    """Count the units in live orders."""
+    """Count the units in live orders, by sale and shopper."""
     units: Counter[tuple[str, str]] = Counter()
     for order_id, click in history.accepted().items():
         order = orders[order_id]
         if order["status"] in LIVE_STATES:
-            units[click.sale, click.shopper if by_shopper else ""] += order["quantity"]
+            units[click.sale, click.shopper] += order["quantity"]
     return units
 
 
-def _check_captures(orders: Mapping[str, OrderDocument]) -> Finding:
-    paid = {i: order for i, order in orders.items() if order["status"] in PAID_STATES}
+def _check_captures(orders: Mapping[str, OrderDocument]) -> Equation:
+    paid = [(i, order) for i, order in orders.items() if order["status"] in PAID_STATES]
     wrong = [
         order_id
-        for order_id, order in paid.items()
+        for order_id, order in paid
         if [p["amount_minor"] for p in payments(order, "paid")] != [order["total_minor"]]
     ]
     return equal(
-        "every paid order has one capture of its total",
+        "I12",
+        _SHOPPERS,
         ("paid orders", len(paid)),
-        ("with one capture", len(paid) - len(wrong)),
-        wrong,
+        ("with exactly one capture, of their total", len(paid) - len(wrong)),
+        counter_examples=wrong,
     )
 
 
-def _check_money_of_closed(orders: Mapping[str, OrderDocument]) -> Finding:
+def _check_closed(orders: Mapping[str, OrderDocument]) -> Equation:
     closed = [order for order in orders.values() if order["status"] in {"closed", "refunded"}]
-    captured = sum(
-        p["amount_minor"] for order in closed for p in payments(order, "paid", "paid_late")
-    )
-    refunded = sum(r["amount_minor"] for order in closed for r in refunds(order))
+    captured = sum(_sum(payments(order, "paid", "paid_late")) for order in closed)
     return equal(
-        "closed orders keep no money",
-        (f"captured of {len(closed):,} closed orders", captured),
-        ("refunded", refunded),
+        "I12",
+        _SHOPPERS,
+        (f"captured by {len(closed)} closed orders", captured),
+        ("refunded to them", sum(_sum(refunds(order)) for order in closed)),
     )
 
 
-def _check_late_payments(orders: Mapping[str, OrderDocument]) -> Finding:
-    late: defaultdict[str, int] = defaultdict(int)
-    back: defaultdict[str, int] = defaultdict(int)
-    for order_id, order in orders.items():
-        for payment in payments(order, "paid_late"):
-            late[order_id] += payment["amount_minor"]
-        if order_id in late:
-            back[order_id] = sum(refund["amount_minor"] for refund in refunds(order))
+def _check_late_payments(orders: Mapping[str, OrderDocument]) -> Equation:
+    late = [(i, order) for i, order in orders.items() if payments(order, "paid_late")]
+    short = [i for i, order in late if _sum(payments(order, "paid_late")) != _sum(refunds(order))]
     return equal(
-        "every late payment is refunded in full",
-        (f"{len(late):,} late payments of", sum(late.values())),
-        ("refunds of", sum(back.values())),
-        [order_id for order_id, minor in late.items() if back[order_id] != minor],
+        "I13",
+        _SHOPPERS,
+        (f"{len(late)} late payments of", sum(_sum(payments(o, "paid_late")) for _, o in late)),
+        ("refunds of", sum(_sum(refunds(order)) for _, order in late)),
+        broken=len(short),
+        counter_examples=short[:EXAMPLES_MAX],
     )
 
 
-def _check_endings(history: History, orders: Mapping[str, OrderDocument]) -> Finding:
-    """Check that each order ended as its shopper meant it to."""
+def _check_endings(history: History, orders: Mapping[str, OrderDocument]) -> Equation:
+    """Judge whether each order ended as its shopper meant it to."""
     otherwise = [
-        f"{order_id} meant {ending}, is {orders[order_id]['status']}"
+        f"{order_id} was to {ending} and is {orders[order_id]['status']}"
         for order_id, ending in history.endings.items()
         if not _is_ended(orders[order_id], ending)
     ]
     return equal(
-        "orders ended as their shoppers meant",
+        "I11",
+        _SHOPPERS,
         ("orders", len(history.endings)),
-        ("ended so", len(history.endings) - len(otherwise)),
-        otherwise,
+        ("ended as their shoppers meant", len(history.endings) - len(otherwise)),
+        counter_examples=otherwise,
     )
 
 
 def _is_ended(order: OrderDocument, ending: Ending) -> bool:
     status, reason = str(order["status"]), order.get("reason")
     match ending:
-        case Ending.PAY | Ending.PAY_TOLD_TWICE:
+        case Ending.PAY | Ending.PAY_TOLD_TWICE | Ending.PAY_TOLD_LATE:
             # Who came too late to open a payment lost the order and no money.
             return status in PAID_STATES or (status == "closed" and not order["payments"])
         case Ending.CANCEL:
@@ -292,3 +229,7 @@ def payments(order: OrderDocument, *statuses: str) -> list[Mapping[str, Any]]:
 def refunds(order: OrderDocument) -> list[Mapping[str, Any]]:
     """Give an order's refunds that reached the shopper."""
     return [refund for refund in order.get("refunds", ()) if refund["status"] == "succeeded"]
+
+
+def _sum(parts: list[Mapping[str, Any]]) -> int:
+    return sum(part["amount_minor"] for part in parts)

@@ -25,6 +25,7 @@ class Ending(StrEnum):
 
     PAY = "pay"
     PAY_TOLD_TWICE = "pay_told_twice"  # the provider sends its callback twice
+    PAY_TOLD_LATE = "pay_told_late"  # the callback takes its time
     PAY_LATE = "pay_late"  # the money comes when the order is closed: full refund
     CANCEL = "cancel"
     ABANDON = "abandon"  # neither: the order closes by its deadline
@@ -37,8 +38,9 @@ CLICKINGS: Final = (
     Clicking.OTHER_KEY,
 )
 ENDINGS: Final = (
-    *(Ending.PAY,) * 11,
+    *(Ending.PAY,) * 10,
     *(Ending.PAY_TOLD_TWICE,) * 3,
+    Ending.PAY_TOLD_LATE,
     Ending.PAY_LATE,
     *(Ending.CANCEL,) * 2,
     *(Ending.ABANDON,) * 3,

@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from loadtest.answers import Outcome
 from loadtest.checkout import Checkout
 from loadtest.client import Client, document
 from loadtest.errors import NoAnswer, Refused, Unreachable
@@ -78,8 +79,10 @@ class Rush:
     Attributes:
         sales: ids; the main sale first.
         visits: the plan.
-        released_at: monotonic seconds; 0 before.
         phase: for people.
+        began_at: monotonic seconds, as all instants here.
+        released_at: 0 before.
+        generator_cores: how much of a core this process used during the rush.
         backlog: accepted orders without a row, at the last look.
         looked_at: when that was.
         backlog_seen_at: when there were any, last.
@@ -91,10 +94,23 @@ class Rush:
     visits: list[Visit]
     sales: tuple[str, ...]
     phase: str = "lobby"
+    began_at: float = field(default_factory=time.monotonic)
     released_at: float = 0.0
+    generator_cores: float = 0.0
     backlog: int = 0
     looked_at: float = 0.0
     backlog_seen_at: float = 0.0
+
+    @property
+    def is_rush(self) -> bool:
+        """Whether some shopper still waits for the answer to a first click."""
+        return self.released_at > 0 and self.shop.first_answers < len(self.visits)
+
+    @property
+    def drain_seconds(self) -> float:
+        """From the last ticket to the last look that saw an order without its row."""
+        tickets = (c.answered_at for c in self.history.clicks if c.outcome is Outcome.WON)
+        return max(0.0, self.backlog_seen_at - max(tickets, default=self.released_at))
 
 
 async def play_rush(site: Site, options: RushOptions, watch: Callable[[Rush], None]) -> Rush:
@@ -202,6 +218,7 @@ async def _release(rush: Rush, release_at: float, group: asyncio.TaskGroup) -> N
     await _sleep_until(release_at)
     rush.phase = "rush"
     rush.released_at = time.monotonic()
+    group.create_task(_weigh(rush))
     for visit in rush.visits:
         planned_at = rush.released_at + visit.after_seconds
         if planned_at > time.monotonic():
@@ -218,7 +235,7 @@ async def _give_last_call(rush: Rush) -> None:
     shop, quiet_since = rush.shop, time.monotonic()
     while time.monotonic() - quiet_since < LAST_CALL_SECONDS:
         await asyncio.sleep(_QUIET_LOOK_SECONDS)
-        if shop.first_answers < len(rush.visits):
+        if rush.released_at == 0 or rush.is_rush:
             quiet_since = time.monotonic()
         elif shop.checkout.under_way:
             rush.phase = "payments, cancels, expiries"
@@ -235,8 +252,15 @@ async def _look_at_queues(merchant: Merchant, rush: Rush) -> None:
             rush.looked_at = time.monotonic()
             if rush.backlog:
                 rush.backlog_seen_at = rush.looked_at
-        is_rush = rush.released_at > 0 and rush.shop.first_answers < len(rush.visits)
-        await asyncio.sleep(_LOOK_SECONDS if is_rush else _QUIET_LOOK_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS if rush.is_rush else _QUIET_LOOK_SECONDS)
+
+
+async def _weigh(rush: Rush) -> None:
+    """Note what the generator itself costs while the rush lasts."""
+    used, since = time.process_time(), time.monotonic()
+    while rush.is_rush:
+        await asyncio.sleep(_LOOK_SECONDS)
+        rush.generator_cores = (time.process_time() - used) / (time.monotonic() - since)
 
 
 async def _drain(rush: Rush) -> None:

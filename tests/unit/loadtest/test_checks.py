@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from app.kernel.equation import Equation
 from loadtest.answers import Outcome
-from loadtest.checks import MISSING, UNREAD, Finding, check_history, check_orders
+from loadtest.checks import MISSING, UNREAD, check_history, check_orders
 from loadtest.history import Click, History, SaleTerms
 from loadtest.plan import Ending
 
@@ -35,8 +36,8 @@ def an_order(status: str = "paid", **changed) -> dict:
     return order | changed
 
 
-def broken(findings: list[Finding]) -> list[str]:
-    return [finding.name for finding in findings if finding.holds is False]
+def broken(equations: list[Equation]) -> list[str]:
+    return [equation.left for equation in equations if equation.holds is False]
 
 
 def test_a_good_run_holds():
@@ -48,10 +49,12 @@ def test_a_good_run_holds():
 @pytest.mark.parametrize(
     ("clicks", "name"),
     [
-        ([WON, WON._replace(order_id="B")], "same key, same order"),
-        ([WON, WON._replace(key="k9")], "one order, one key"),
-        ([LOST._replace(outcome=Outcome.UNKNOWN)], "every unknown was settled"),
-        ([LOST, LOST._replace(outcome=Outcome.ERROR, status=500)], "no answer was an error"),
+        ([WON, WON._replace(order_id="B")], "keys answered with several orders"),
+        ([WON, WON._replace(key="k9")], "orders answered to several keys"),
+        (
+            [LOST._replace(outcome=Outcome.UNKNOWN)],
+            "clicks without a final answer, however often repeated",
+        ),
     ],
 )
 def test_a_history_can_break(clicks, name):
@@ -60,7 +63,7 @@ def test_a_history_can_break(clicks, name):
 
 def test_a_click_without_an_answer_is_seen():
     history = replace(a_history(WON), begun=2)
-    assert broken(check_history(history)) == ["every click was answered"]
+    assert broken(check_history(history)) == ["clicks"]
 
 
 def test_an_unknown_that_a_repeat_settled_holds():
@@ -76,19 +79,19 @@ BACK = {"status": "succeeded", "amount_minor": PRICE}
 @pytest.mark.parametrize(
     ("order", "names"),
     [
-        (an_order("queued"), ["every ticket has one final answer"]),
-        (an_order(MISSING), ["every ticket has one final answer"]),
+        (an_order("queued"), ["accepted 1 - rejected 0"]),
+        (an_order(MISSING), ["accepted 1 - rejected 0"]),
         (an_order("rejected"), []),
-        (an_order(total_minor=1), ["every order is what was bought"]),
-        (an_order(payments=[]), ["every paid order has one capture of its total"]),
+        (an_order(total_minor=1), ["orders that are not what was bought"]),
+        (an_order(payments=[]), ["paid orders"]),
         (an_order("closed", payments=[LATE], refunds=[BACK]), []),
         (
             an_order("closed", payments=[LATE], refunds=[BACK | {"status": "requested"}]),
-            ["closed orders keep no money", "every late payment is refunded in full"],
+            ["captured by 1 closed orders", "1 late payments of"],
         ),
         (
             an_order("closed", payments=[LATE], refunds=[BACK | {"amount_minor": 1}]),
-            ["closed orders keep no money", "every late payment is refunded in full"],
+            ["captured by 1 closed orders", "1 late payments of"],
         ),
     ],
 )
@@ -101,14 +104,14 @@ def test_an_order_can_break(order, names):
 def test_one_unit_too_many_is_oversold():
     history = a_history(WON, WON._replace(shopper="bob", key="k2", order_id="B"))
     found = check_orders(history, {"A": an_order(), "B": an_order("pending")})
-    assert broken(found) == ["never oversold: s"]
-    assert "units held 2 <= stock 1" in [finding.equation for finding in found]
+    assert broken(found) == ["units held"]
+    assert [(e.left_value, e.right_value) for e in found if e.left == "units held"] == [(2, 1)]
 
 
 def test_two_live_orders_of_one_shopper_break_the_limit():
     history = a_history(WON, WON._replace(key="k2", order_id="B"), stock=2)
     orders = {"A": an_order(), "B": an_order("pending")}
-    assert broken(check_orders(history, orders)) == ["the limit per shopper holds"]
+    assert broken(check_orders(history, orders)) == ["shoppers above the limit"]
     orders["B"] = an_order("closed")
     assert broken(check_orders(history, orders)) == []
 
@@ -128,9 +131,9 @@ def test_two_live_orders_of_one_shopper_break_the_limit():
 )
 def test_an_order_ends_as_meant(ending, order, is_so):
     found = broken(check_orders(a_history(WON, A=ending), {"A": order}))
-    assert ("orders ended as their shoppers meant" not in found) is is_so
+    assert ("orders" not in found) is is_so
 
 
 def test_what_cannot_be_read_is_not_judged():
-    findings = check_orders(a_history(WON), {"A": {"status": UNREAD}})
-    assert [finding.holds for finding in findings] == [None]
+    equations = check_orders(a_history(WON), {"A": {"status": UNREAD}})
+    assert [equation.holds for equation in equations] == [None]
