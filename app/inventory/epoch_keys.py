@@ -48,9 +48,9 @@ async def write_epoch(
         remembered = ((key_hash, order.pack()) for key_hash, order in rebuild.replays)
         await _write_hash(redis, keys.replays, remembered, expire_at_ms)
         await _read_back(redis, keys, rebuild)
-        state = _first_state(rebuild, incarnation, backlog_max)
+        state = _first_state(rebuild, incarnation, backlog_max).to_fields()
         pipeline = redis.pipeline(transaction=True)
-        pipeline.hset(keys.state, mapping={**state.to_fields()})
+        pipeline.hset(keys.state, mapping=dict(state.items()))
         pipeline.pexpireat(keys.state, expire_at_ms)
         await pipeline.execute()
 

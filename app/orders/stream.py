@@ -267,7 +267,7 @@ async def listen(
     Raises:
         RedisUnavailable: the connection is gone; messages meanwhile are lost.
     """
-    pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    pubsub = redis.pubsub(ignore_subscribe_messages=True)
     try:
         with redis_errors(writes=False):
             await pubsub.subscribe(*channels)

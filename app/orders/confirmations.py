@@ -1,0 +1,125 @@
+"""
+Confirmations: wake who waits for a row (`Prefer: wait`).
+
+After each commit the flusher publishes how far a bucket is flushed. The message
+only wakes: what is answered is always a row that was read. A lost message costs
+the wait, never the truth (hot-path.md §5).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from app.kernel.errors import DoorbusterError, ShardUnavailable, UnreadableEntry
+from app.kernel.group_commit import GroupCommit
+from app.kernel.ids import OrderKey
+from app.orders.order import Order
+from app.orders.store import read_orders
+from app.orders.stream import EntryId, listen
+from app.storage.keys import BucketKeys
+from app.storage.shards import Shard, Shards
+
+_REJOIN_SECONDS = 0.2  # between attempts to listen again
+_READ_ROWS_MAX = 500  # of one statement
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Who waits for rows of one bucket, and how far it is known to be flushed."""
+
+    flushed: tuple[int, EntryId] = (0, EntryId(0, 0))  # epoch, entry
+    waiting: "dict[asyncio.Future[None], tuple[int, EntryId]]" = field(default_factory=dict)
+
+
+class Confirmations:
+    """Waits for rows; one per api process."""
+
+    def __init__(self, redis: Redis, shards: Shards, deployment: str) -> None:
+        self._redis = redis
+        self._shards = shards
+        self._deployment = deployment
+        self._buckets: dict[bytes, _Bucket] = {}
+        self._readers: dict[int, GroupCommit[OrderKey, Order | None]] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    async def wait_for(self, key: OrderKey, entry_id: bytes, seconds: float) -> Order | None:
+        """
+        Return the row of a placed order as soon as it is committed.
+
+        Args:
+            key: of the order.
+            entry_id: of its stream entry; b"" for a replay, whose row may be old.
+            seconds: how long to wait at most.
+
+        Returns:
+            None if there is no row yet, or its shard does not answer.
+        """
+        reached = (key.epoch, EntryId.parse(entry_id) if entry_id else EntryId(0, 0))
+        with contextlib.suppress(TimeoutError, ShardUnavailable, UnreadableEntry):
+            async with asyncio.timeout(seconds):
+                await self._until_flushed(key, reached)
+        with contextlib.suppress(ShardUnavailable):
+            return await self._reader(self._shards.of(key.sale, key.bucket)).put(key)
+        return None
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def _until_flushed(self, key: OrderKey, reached: tuple[int, EntryId]) -> None:
+        bucket = self._bucket(BucketKeys(self._deployment, key.sale, key.bucket, 0).channel)
+        if bucket.flushed >= reached:
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        bucket.waiting[woken] = reached
+        try:
+            await woken
+        finally:
+            bucket.waiting.pop(woken, None)
+
+    def _bucket(self, channel: bytes) -> _Bucket:
+        bucket = self._buckets.get(channel)
+        if bucket is None:
+            bucket = self._buckets[channel] = _Bucket()
+            self._changed.set()
+            if self._listening is None:
+                self._listening = asyncio.get_running_loop().create_task(self._listen())
+        return bucket
+
+    async def _listen(self) -> None:
+        """Hear the channels of every bucket that was ever waited for."""
+        while True:
+            self._changed.clear()
+            try:
+                async for channel, message in listen(
+                    self._redis, tuple(self._buckets), self._changed
+                ):
+                    self._hear(channel, message)
+            except DoorbusterError:
+                await asyncio.sleep(_REJOIN_SECONDS)
+
+    def _hear(self, channel: bytes, message: bytes) -> None:
+        epoch, _, offset = message.partition(b" ")
+        bucket = self._buckets[channel]
+        bucket.flushed = max(bucket.flushed, (int(epoch), EntryId.parse(offset)))
+        for woken, reached in bucket.waiting.items():
+            if reached <= bucket.flushed and not woken.done():
+                woken.set_result(None)
+
+    def _reader(self, shard: Shard) -> GroupCommit[OrderKey, Order | None]:
+        reader = self._readers.get(shard.index)
+        if reader is None:
+
+            async def read(keys: Sequence[OrderKey]) -> list[Order | None]:
+                found = await read_orders(shard, keys)
+                return [found.get(key) for key in keys]
+
+            reader = GroupCommit(read, items_max=_READ_ROWS_MAX)
+            self._readers[shard.index] = reader
+        return reader

@@ -1,0 +1,189 @@
+"""
+Selling from one bucket: all clicks that wait go to the script in one call.
+
+What the script refuses is an answer; what it never said is named for what it
+is: recovering and overloaded wrote nothing, unknown may have.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol, TypeAlias
+
+from app.kernel.errors import BrokenState, OutcomeUnknown, RedisUnavailable, ScriptMissing
+from app.kernel.group_commit import GroupCommit
+from app.orders.answers import Answer, PlaceCode, Placed, PlaceReply, Refused, Replay
+from app.orders.route import BucketRoute, Route
+from app.orders.stream import PlacementRequest, place_orders
+from app.storage.redis import ScriptConnection
+from app.storage.server_clock import ServerClock
+
+_MEDIAN_STEP: Final = 0.05  # how fast the moving median follows
+_WAIT_FACTOR: Final = 3  # a queue may wait this many script calls, if that is more than 50 ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementSettings:
+    """How clicks become batches."""
+
+    batch_orders_max: int = 256  # of one script call (hot-path.md §3)
+    calls_at_once_max: int = 2  # per bucket and process: one runs while one travels
+    call_timeout_ms: int = 1_000  # for a script's answer; then it is asked once more
+    queue_wait_ms_max: int = 50  # a click that waited longer is refused before it is sent
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.batch_orders_max <= 1_024
+        assert 1 <= self.calls_at_once_max <= 16
+        assert 0 < self.queue_wait_ms_max <= self.call_timeout_ms
+
+
+class NotPlaced(Enum):
+    """Why a click got no answer of the script."""
+
+    RECOVERING = "recovering"
+    OVERLOADED = "overloaded"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An order that stands in the stream, or was accepted before."""
+
+    epoch: int
+    seq: int
+    placed_at_ms: int
+    is_replay: bool
+    entry_id: bytes  # of the stream entry; b"" for a replay
+
+
+Outcome: TypeAlias = Accepted | Answer | NotPlaced
+
+
+class PlacementObserver(Protocol):
+    """Who hears of script calls: telemetry."""
+
+    def called(self, orders: int, seconds: float) -> None:
+        """Note one call of place_orders."""
+        ...
+
+
+class BucketCounter:
+    """Where this process sells the units of one bucket."""
+
+    def __init__(
+        self,
+        route: BucketRoute,
+        connections: Sequence[ScriptConnection],
+        clock: ServerClock,
+        settings: PlacementSettings,
+        observer: PlacementObserver,
+    ) -> None:
+        self.route = route
+        self._idle = list(connections)
+        self._clock = clock
+        self._settings = settings
+        self._observer = observer
+        self._call_seconds = 0.0
+        self._queue: GroupCommit[PlacementRequest, Outcome] = GroupCommit(
+            self._sell,
+            items_max=settings.batch_orders_max,
+            calls_max=len(connections),
+        )
+
+    async def sell(self, request: PlacementRequest) -> Outcome:
+        """Place one order with the next batch of this bucket."""
+        return await self._queue.put(request)
+
+    async def close(self) -> None:
+        """Answer everybody, then close the connections."""
+        await self._queue.drain()
+        await self.route.close()
+        for connection in self._idle:
+            await connection.close()
+
+    async def _sell(self, requests: Sequence[PlacementRequest]) -> Sequence[Outcome]:
+        route = self.route.current
+        if route is None:
+            return [NotPlaced.RECOVERING] * len(requests)
+        connection = self._idle.pop()
+        began = time.monotonic()
+        try:
+            reply = await self._ask(connection, route, requests)
+        except OutcomeUnknown:
+            return await self._ask_again(connection, route, requests)
+        except (ScriptMissing, RedisUnavailable):
+            self.route.distrust(route)
+            return [NotPlaced.RECOVERING] * len(requests)
+        except BrokenState:
+            self.route.mark_broken(route)
+            return [NotPlaced.BROKEN] * len(requests)
+        finally:
+            self._idle.append(connection)
+        self._note_call(len(requests), time.monotonic() - began)
+        return [self._outcome(route, reply, answer) for answer in reply.answers]
+
+    async def _ask(
+        self,
+        connection: ScriptConnection,
+        route: Route,
+        requests: Sequence[PlacementRequest],
+    ) -> PlaceReply:
+        reply = await place_orders(
+            connection,
+            route.script,
+            route.names,
+            requests,
+            timeout_ms=self._settings.call_timeout_ms,
+        )
+        self._clock.observe(reply.now_ms)
+        return reply
+
+    async def _ask_again(
+        self,
+        connection: ScriptConnection,
+        route: Route,
+        requests: Sequence[PlacementRequest],
+    ) -> Sequence[Outcome]:
+        """
+        Repeat a batch whose outcome is unknown, once, with the same keys and epoch.
+
+        Only PLACED and REPLAY are certain now: the first call may still be on its
+        way, so a refusal of the second proves nothing (correctness.md §2).
+        """
+        try:
+            reply = await self._ask(connection, route, requests)
+        except (RedisUnavailable, OutcomeUnknown, BrokenState):
+            self.route.distrust(route)
+            return [NotPlaced.UNKNOWN] * len(requests)
+        outcomes = [self._outcome(route, reply, answer) for answer in reply.answers]
+        return [
+            outcome if isinstance(outcome, Accepted) else NotPlaced.UNKNOWN for outcome in outcomes
+        ]
+
+    def _outcome(self, route: Route, reply: PlaceReply, answer: Answer) -> Outcome:
+        if isinstance(answer, Placed):
+            return Accepted(
+                route.epoch,
+                answer.seq,
+                reply.now_ms,
+                is_replay=False,
+                entry_id=reply.entry_id,
+            )
+        if isinstance(answer, Replay):
+            return Accepted(
+                answer.epoch, answer.seq, answer.placed_at_ms, is_replay=True, entry_id=b""
+            )
+        if isinstance(answer, Refused) and answer.code is PlaceCode.STALE:
+            self.route.distrust(route)
+            return NotPlaced.RECOVERING
+        return answer
+
+    def _note_call(self, orders: int, seconds: float) -> None:
+        """Follow the median of the call times, and refuse what has waited too long."""
+        step = _MEDIAN_STEP * max(self._call_seconds, 0.001)
+        self._call_seconds += step if seconds > self._call_seconds else -step
+        self._observer.called(orders, seconds)
+        wait_max = max(self._settings.queue_wait_ms_max / 1000, _WAIT_FACTOR * self._call_seconds)
+        self._queue.shed(wait_max, NotPlaced.OVERLOADED)

@@ -1,0 +1,142 @@
+"""How an order and a ticket look from outside."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from app.kernel.clock import instant
+from app.orders.order import Order, Ticket
+from app.orders.selling import Accepted
+from app.sales.sale import Sale
+
+
+class TicketView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What a click is answered with.
+
+    `pay_by` of a ticket (status queued) is a lower bound; the row's is final.
+    """
+
+    order_id: str
+    status: str
+    sale: str
+    quantity: int
+    total_minor: int
+    currency: str
+    placed_at: datetime
+    pay_by: datetime
+    reference: str | None = None
+
+
+class GoodsView(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an order."""
+
+    sku: str
+    title: str
+    quantity: int
+    price_minor: int
+
+
+class OrderView(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An order as its shopper sees it.
+
+    While it is `queued`, and when it was `rejected`, there is no row: everything
+    that only a row knows is null.
+    """
+
+    order_id: str
+    status: str
+    sale: str
+    reason: str | None = None
+    quantity: int | None = None
+    total_minor: int | None = None
+    refunded_minor: int | None = None
+    currency: str | None = None
+    placed_at: datetime | None = None
+    pay_by: datetime | None = None
+    paid_at: datetime | None = None
+    closed_at: datetime | None = None
+    reference: str | None = None
+    goods: list[GoodsView] = []
+    delivery: None = None
+    group: None = None
+    payments: list[Any] = []
+    refunds: list[Any] = []
+
+
+class OrderList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of orders, newest first; `next` is null at the end."""
+
+    items: list[OrderView]
+    next: str | None
+
+
+def view_ticket(
+    order_id: str, sale: Sale, quantity: int, reference: str, accepted: Accepted
+) -> TicketView:
+    """Describe an accepted order that is on its way to its row."""
+    placed_at = instant(accepted.placed_at_ms)
+    return TicketView(
+        order_id=order_id,
+        status="queued",
+        sale=sale.id,
+        quantity=quantity,
+        total_minor=sale.price_minor * quantity,
+        currency=sale.currency,
+        placed_at=placed_at,
+        pay_by=placed_at + timedelta(seconds=sale.pay_within_seconds),
+        reference=reference or None,
+    )
+
+
+def view_confirmed(order_id: str, sale_id: str, order: Order) -> TicketView:
+    """Describe an order from its row, as briefly as a ticket."""
+    return TicketView(
+        order_id=order_id,
+        status=order.state,
+        sale=sale_id,
+        quantity=order.quantity,
+        total_minor=order.total_minor,
+        currency=order.currency,
+        placed_at=order.placed_at,
+        pay_by=order.pay_by,
+        reference=order.reference,
+    )
+
+
+def view_order(
+    order_id: str,
+    sale: Sale,
+    order: Order,
+    payments: list[Any] | None = None,
+    refunds: list[Any] | None = None,
+) -> OrderView:
+    """Describe an order from its row, with all there is to tell."""
+    goods = GoodsView(
+        sku=order.sku, title=sale.title, quantity=order.quantity, price_minor=order.price_minor
+    )
+    return OrderView(
+        order_id=order_id,
+        status=order.state,
+        sale=sale.id,
+        reason=order.reason,
+        quantity=order.quantity,
+        total_minor=order.total_minor,
+        refunded_minor=order.refunded_minor,
+        currency=order.currency,
+        placed_at=order.placed_at,
+        pay_by=order.pay_by,
+        paid_at=order.paid_at,
+        closed_at=order.closed_at,
+        reference=order.reference,
+        goods=[goods],
+        payments=payments or [],
+        refunds=refunds or [],
+    )
+
+
+def view_ticket_state(order_id: str, sale_id: str, ticket: Ticket) -> OrderView:
+    """Describe an accepted order that has no row (yet, or never)."""
+    return OrderView(order_id=order_id, status=ticket.state, sale=sale_id, reason=ticket.reason)
