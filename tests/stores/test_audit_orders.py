@@ -10,6 +10,7 @@ from app.orders.audit_store import snapshot
 from app.storage.keys import BucketKeys
 from app.storage.redis import open_redis
 from tests.stores.audited_sale import SALE, AuditedSale
+from tests.stores.told import told
 
 ORDER = [b"k" * 16, b"f" * 8, b"gus", 1, b"", b""]
 WAITING = msgpack.packb([1, 5, 1, [ORDER]], use_bin_type=False)
@@ -28,24 +29,6 @@ async def audit(sale, sale_id=None):
 
 async def broken(sale):
     return [equation for equation in await audit(sale) if equation.holds is False]
-
-
-def told(equations):
-    """All that is said of them, as one text."""
-    return "\n".join(
-        " ".join(
-            [
-                equation.invariant,
-                equation.subject,
-                equation.left,
-                str(equation.left_value),
-                equation.right,
-                str(equation.right_value),
-                *equation.counter_examples,
-            ]
-        )
-        for equation in equations
-    )
 
 
 async def test_a_healthy_sale_holds_every_promise(sale):
