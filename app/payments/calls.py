@@ -1,11 +1,10 @@
 """Run calls to providers side by side, but not too many."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 
-async def run_bounded(calls: Sequence[Coroutine[Any, Any, None]], calls_max: int) -> None:
+async def run_bounded(calls: Sequence[Callable[[], Awaitable[None]]], calls_max: int) -> None:
     """
     Run every call, at most `calls_max` at once, and wait for all of them.
 
@@ -13,11 +12,11 @@ async def run_bounded(calls: Sequence[Coroutine[Any, Any, None]], calls_max: int
     """
     turns = asyncio.Semaphore(calls_max)
 
-    async def take_turn(call: Coroutine[Any, Any, None]) -> None:
+    async def take_turn(call: Callable[[], Awaitable[None]]) -> None:
         async with turns:
-            await call
+            await call()
 
     ended = await asyncio.gather(*map(take_turn, calls), return_exceptions=True)
     for outcome in ended:
-        if isinstance(outcome, BaseException):
+        if outcome is not None:
             raise outcome

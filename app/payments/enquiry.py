@@ -8,13 +8,15 @@ or whose order can no longer take money, is closed at the provider first.
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
+from app.orders.closer import AttemptsSettled
 from app.orders.order import OrderState
 from app.payments import store
 from app.payments.calls import run_bounded
-from app.payments.expiry import AttemptEnd, ask_about, close_attempt
+from app.payments.expiry import ask_about, close_attempt
 from app.payments.intent import Attempt, next_query_at
 from app.payments.stage import PaymentStage
 from app.storage.shards import Shard
@@ -39,7 +41,7 @@ async def enquire_once(stage: PaymentStage) -> int:
 async def _enquire_on(stage: PaymentStage, shard: Shard) -> int:
     settings = stage.settings
     due = await store.claim_attempts(shard, settings.query_batch_max, settings.claim_ms)
-    await run_bounded([_enquire(stage, shard, one) for one in due], settings.calls_max)
+    await run_bounded([partial(_enquire, stage, shard, one) for one in due], settings.calls_max)
     return len(due)
 
 
@@ -47,7 +49,7 @@ async def _enquire(stage: PaymentStage, shard: Shard, due: store.DueAttempt) -> 
     attempt = due.attempt
     can_be_paid = due.order_state is OrderState.PENDING and stage.now() < attempt.expires_at
     ask = ask_about if can_be_paid else close_attempt
-    if await ask(stage, attempt) is AttemptEnd.UNKNOWN:
+    if await ask(stage, attempt) is AttemptsSettled.UNKNOWN:
         now = stage.now()
         _warn_of_limbo(stage, attempt)
         until = next_query_at(attempt.queries, now, attempt.expires_at, stage.settings)

@@ -6,12 +6,18 @@ the provider's signed answer counts. Unknown is never failure: the order stays
 `closing` and its units stay held.
 """
 
-from enum import StrEnum
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
 from app.kernel.ids import OrderKey
+from app.orders.closer import AttemptsSettled
 from app.payments import store
+from app.payments.calls import run_bounded
 from app.payments.capture import EventOutcome, apply_payment
 from app.payments.intent import Attempt
 from app.payments.provider import (
@@ -28,34 +34,48 @@ from app.payments.stage import PaymentStage
 _log = structlog.get_logger(__name__)
 
 
-class AttemptEnd(StrEnum):
-    """What is known about the end of an attempt, or of all attempts of an order."""
-
-    CLOSED = "closed"  # nobody can pay any more, and nobody did
-    PAID = "paid"
-    UNKNOWN = "unknown"  # ask again later
-
-
-async def settle_attempts(stage: PaymentStage, key: OrderKey) -> AttemptEnd:
+async def settle_attempts(
+    stage: PaymentStage, keys: Sequence[OrderKey]
+) -> dict[OrderKey, AttemptsSettled]:
     """
-    Close and ask about whatever attempt of an order is alive.
+    Close and ask about whatever attempts of these orders are alive.
 
-    Safe to repeat. `orders.closer` calls it for an order that is `closing`, so no
-    new attempt can appear meanwhile.
+    Safe to repeat. The closer calls it for orders that are `closing`, so no new
+    attempt can appear meanwhile. A provider that does not answer costs a bounded
+    time: orders it was not asked about by then are UNKNOWN, and another order
+    comes first the next time.
+
+    Args:
+        stage: the collaborators.
+        keys: 0..n, all on one shard.
 
     Raises:
         ShardUnavailable: ask again later.
     """
-    shard = stage.shards.of(key.sale, key.bucket)
-    async with shard.connection() as connection:
-        attempts = await store.attempts_of_order(connection, key)
-    ends = [await close_attempt(stage, attempt) for attempt in attempts if attempt.is_live]
-    if AttemptEnd.PAID in ends or any(attempt.is_captured for attempt in attempts):
-        return AttemptEnd.PAID
-    return AttemptEnd.UNKNOWN if AttemptEnd.UNKNOWN in ends else AttemptEnd.CLOSED
+    ends = dict.fromkeys(keys, AttemptsSettled.CLOSED)
+    if not keys:
+        return ends
+    shard = stage.shards.of(keys[0].sale, keys[0].bucket)
+    attempts = await store.standing_attempts(shard, keys)
+    live = [attempt for attempt in attempts if attempt.is_live]
+    ends.update((attempt.order_key, AttemptsSettled.UNKNOWN) for attempt in live)
+
+    async def settle(attempt: Attempt) -> None:
+        ends[attempt.order_key] = await close_attempt(stage, attempt)
+
+    random.shuffle(live)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(stage.settings.settle_ms_max / 1000):
+            await run_bounded(
+                [partial(settle, attempt) for attempt in live], stage.settings.calls_max
+            )
+    # A capture counts whatever became of the order's other attempts.
+    captured = (attempt.order_key for attempt in attempts if attempt.is_captured)
+    ends.update(dict.fromkeys(captured, AttemptsSettled.PAID))
+    return ends
 
 
-async def close_attempt(stage: PaymentStage, attempt: Attempt) -> AttemptEnd:
+async def close_attempt(stage: PaymentStage, attempt: Attempt) -> AttemptsSettled:
     """Tell the provider that the shopper may no longer pay, then ask what is so."""
     provider = stage.providers.of(attempt.provider, attempt.account)
     # Its answer is not used: only the question after it says whether money came.
@@ -63,14 +83,14 @@ async def close_attempt(stage: PaymentStage, attempt: Attempt) -> AttemptEnd:
     return await ask_about(stage, attempt)
 
 
-async def ask_about(stage: PaymentStage, attempt: Attempt) -> AttemptEnd:
+async def ask_about(stage: PaymentStage, attempt: Attempt) -> AttemptsSettled:
     """Ask the provider about one attempt and apply what it says."""
     provider = stage.providers.of(attempt.provider, attempt.account)
     told = await provider.query(attempt.reference())
     snapshot = told.value
     if snapshot is None:
         stage.tally.count_payment(provider.code, "query_unknown")
-        return AttemptEnd.UNKNOWN
+        return AttemptsSettled.UNKNOWN
     if snapshot.state is PayState.NOT_FOUND:
         return await _end_unheard_of(stage, attempt)
     if snapshot.state in CAPTURED_STATES or snapshot.state is PayState.CLOSED:
@@ -78,10 +98,10 @@ async def ask_about(stage: PaymentStage, attempt: Attempt) -> AttemptEnd:
             stage, provider, _as_message(stage, provider, told, snapshot), snapshot
         )
         return await _end_of(stage, attempt, outcome)
-    return AttemptEnd.UNKNOWN
+    return AttemptsSettled.UNKNOWN
 
 
-async def _end_unheard_of(stage: PaymentStage, attempt: Attempt) -> AttemptEnd:
+async def _end_unheard_of(stage: PaymentStage, attempt: Attempt) -> AttemptsSettled:
     """
     Judge a signed "no such payment".
 
@@ -89,28 +109,28 @@ async def _end_unheard_of(stage: PaymentStage, attempt: Attempt) -> AttemptEnd:
     be on its way, and Alipay does not know a code before it is scanned.
     """
     if stage.now() < attempt.expires_at:
-        return AttemptEnd.UNKNOWN
+        return AttemptsSettled.UNKNOWN
     shard = stage.shards.of(attempt.order_key.sale, attempt.order_key.bucket)
     async with shard.connection() as connection:
         closed = await store.mark_closed(connection, attempt.number)
     if closed:
         stage.tally.count_payment(attempt.provider, EventOutcome.CLOSED)
         _log.info("payment_closed", payment_id=attempt.number, provider=attempt.provider)
-        return AttemptEnd.CLOSED
+        return AttemptsSettled.CLOSED
     return await _end_of(stage, attempt, EventOutcome.NO_EFFECT)
 
 
-async def _end_of(stage: PaymentStage, attempt: Attempt, outcome: EventOutcome) -> AttemptEnd:
+async def _end_of(stage: PaymentStage, attempt: Attempt, outcome: EventOutcome) -> AttemptsSettled:
     """Say what the attempt came to, whoever applied it first."""
     if outcome is EventOutcome.PAID:
-        return AttemptEnd.PAID
+        return AttemptsSettled.PAID
     if outcome is EventOutcome.CLOSED:
-        return AttemptEnd.CLOSED
+        return AttemptsSettled.CLOSED
     shard = stage.shards.of(attempt.order_key.sale, attempt.order_key.bucket)
     now = await store.read_attempt(shard, attempt.number)
     if now.is_captured:
-        return AttemptEnd.PAID
-    return AttemptEnd.UNKNOWN if now.is_live else AttemptEnd.CLOSED
+        return AttemptsSettled.PAID
+    return AttemptsSettled.UNKNOWN if now.is_live else AttemptsSettled.CLOSED
 
 
 def _as_message(

@@ -16,6 +16,7 @@ class PaymentSettings:
     query_expired_pause_ms: int = 20_000  # from then on; an order must end within 60 s (P8)
     query_batch_max: int = 50  # attempts asked about in one pass over one shard
     calls_max: int = 8  # calls to providers running at once in one process
+    settle_ms_max: int = 10_000  # of one pass over closing orders; P8 allows 60 s for all of it
     start_margin_seconds_max: int = 60  # no new attempt so shortly before pay_by
     creating_ms_max: int = 12_000  # two create calls are surely over after that
     refund_pauses_ms: tuple[int, ...] = (60_000, 60_000, 300_000, 1_800_000)  # >= 60 s at WeChat
@@ -33,6 +34,7 @@ class PaymentSettings:
         assert self.query_expired_pause_ms > 0
         assert self.query_batch_max >= 1
         assert self.calls_max >= 1
+        assert self.settle_ms_max > 0
         assert self.start_margin_seconds_max >= 0
         assert self.creating_ms_max > 0
         assert self.refund_batch_max >= 1

@@ -19,10 +19,11 @@ import structlog
 
 from app.kernel.errors import ProviderUnavailable
 from app.kernel.ids import OrderId, OrderKey
+from app.orders.closer import AttemptsSettled
 from app.orders.order import Order, OrderState, TicketState
 from app.orders.store import lock_order_for_payment, read_ticket
 from app.payments import store
-from app.payments.expiry import AttemptEnd, close_attempt
+from app.payments.expiry import close_attempt
 from app.payments.intent import (
     ORDINAL_MAX,
     Attempt,
@@ -109,7 +110,7 @@ async def start_payment(stage: PaymentStage, wish: PaymentWish) -> Started | Sta
     begun = await _begin(stage, key, wish)
     if isinstance(begun, _Blocked):
         ended = await close_attempt(stage, begun.by)
-        if ended is not AttemptEnd.UNKNOWN:
+        if ended is not AttemptsSettled.UNKNOWN:
             begun = await _begin(stage, key, wish)
     match begun:
         case _Blocked():

@@ -50,6 +50,12 @@ RETURNING {_ATTEMPT}"""
 
 SELECT_ATTEMPTS: Final = f"""
 SELECT {_ATTEMPT} FROM payment_attempts p WHERE {_OF_ORDER} ORDER BY p.ordinal"""
+SELECT_STANDING_ATTEMPTS: Final = f"""
+SELECT {_ATTEMPT} FROM payment_attempts p
+JOIN unnest($1::int[], $2::smallint[], $3::smallint[], $4::bigint[])
+  AS wanted (sale, bucket, epoch, seq) USING (sale, bucket, epoch, seq)
+WHERE p.state IN ('created', 'open', 'paid', 'paid_late')
+ORDER BY p.number"""
 SELECT_ATTEMPT: Final = f"SELECT {_ATTEMPT} FROM payment_attempts p WHERE p.number = $1"
 SELECT_ATTEMPT_FOR_UPDATE: Final = f"{SELECT_ATTEMPT} FOR UPDATE"
 
@@ -221,6 +227,14 @@ async def insert_attempt(connection: Connection, new: NewAttempt) -> Attempt | N
 async def attempts_of_order(connection: Connection, key: OrderKey) -> list[Attempt]:
     """Return every attempt of one order, the first one first."""
     return [_attempt(row) for row in await connection.fetch(SELECT_ATTEMPTS, *key)]
+
+
+async def standing_attempts(shard: Shard, keys: Sequence[OrderKey]) -> list[Attempt]:
+    """Return the live and the captured attempts of many orders of one shard."""
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    async with shard.connection() as connection:
+        rows = await connection.fetch(SELECT_STANDING_ATTEMPTS, *columns)
+    return [_attempt(row) for row in rows]
 
 
 async def lock_attempt(connection: Connection, number: str) -> Attempt | None:
