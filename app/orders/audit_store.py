@@ -281,15 +281,16 @@ ORDER_RULES: Final = (
     Rule(
         "I18",
         "orders of an epoch that is over or has not begun",
-        # The lock timeout of a flush is 3 s: a recovery that began its transaction
-        # earlier may still have waited for the last flush of the old epoch.
+        # Only an open lease row has the instant at which its own epoch opened. The lock
+        # timeout is 3 s: so long may the opening have waited for the last flush before.
         f"""
         SELECT o.sale, {_ORDER} || format(' recorded at %s, lease at epoch %s, %s', o.recorded_at,
                l.epoch, l.state) AS example
         FROM orders o JOIN bucket_leases l USING (sale, bucket)
         WHERE {_HERE} AND (
             o.epoch > l.epoch OR (o.epoch = l.epoch AND l.state = 'closed')
-            OR (o.epoch < l.epoch AND o.recorded_at > l.epoch_opened_at + interval '3 seconds'))""",
+            OR (o.epoch < l.epoch AND l.state = 'open'
+                AND o.recorded_at > l.epoch_opened_at + interval '3 seconds'))""",
     ),
     Rule(
         "I19",

@@ -252,6 +252,16 @@ async def test_a_closed_bucket_has_granted_what_it_reserves(sale):
     assert await broken(sale) == []
 
 
+async def test_orders_of_a_bucket_that_is_closed_hold_every_promise(sale):
+    await sale.execute(
+        "UPDATE bucket_leases SET state = 'closed', epoch = 3, granted = 5; "
+        "INSERT INTO bucket_moves (sale, bucket, kind, units, epoch, state) "
+        "VALUES (1, 0, 'withdrawal', 25, 3, 'debited'); "
+        "UPDATE orders SET recorded_at = now()"
+    )
+    assert await broken(sale) == []
+
+
 async def test_units_credited_to_the_pool_are_no_longer_in_transit(sale):
     other = sale.shards.of(SALE, 1)
     await sale.execute(
