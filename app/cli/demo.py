@@ -17,7 +17,7 @@ import msgspec
 import uvloop
 from rich.console import Console
 
-from app.embedded.all_in_one import UpOptions, running_service
+from app.embedded.all_in_one import UpOptions, everything_running
 from app.embedded.errors import PortTaken, RoleDidNotStart
 from app.embedded.run_file import RunFile
 from app.embedded.supervisor import RoleRestarted
@@ -127,7 +127,7 @@ async def _play(wish: _Wish) -> int:
 async def _started(wish: _Wish) -> AsyncIterator[RunFile]:
     port, admin_port = _ANY_PORTS if wish.leave else _PORTS_TO_STAY
     options = UpOptions(port=port, admin_port=admin_port, data_dir=wish.data_dir)
-    async with running_service(options, _say_restarted) as run:
+    async with everything_running(options, _say_restarted) as run:
         yield run
 
 

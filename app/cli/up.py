@@ -17,9 +17,9 @@ from rich.table import Table
 from app.embedded.all_in_one import (
     API_PROCESSES_DEFAULT,
     UpOptions,
+    everything_running,
     ready_event,
     restarted_event,
-    running_service,
 )
 from app.embedded.errors import PortTaken, RoleDidNotStart
 from app.embedded.run_file import RunFile
@@ -105,7 +105,7 @@ async def serve_until_told(options: UpOptions, show: JsonLines | Terminal) -> si
 
 
 async def _serve(options: UpOptions, show: JsonLines | Terminal) -> None:
-    async with running_service(options, show.restarted) as run:
+    async with everything_running(options, show.restarted) as run:
         show.ready(run)
         await asyncio.Event().wait()  # until cancelled
 

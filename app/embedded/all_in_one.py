@@ -85,7 +85,7 @@ class _Plan:
 
 
 @asynccontextmanager
-async def running_service(
+async def everything_running(
     options: UpOptions, on_restart: Callable[[RoleRestarted], None]
 ) -> AsyncIterator[RunFile]:
     """
@@ -222,7 +222,7 @@ def _sandbox_role(plan: _Plan) -> RoleSpec:
 
 def _api_role(plan: _Plan, index: int) -> RoleSpec:
     spec = _watched_role(
-        plan, "api", command="serve", extra={"DOORBUSTER_WEB__PROCESS_INDEX": str(index)}
+        plan, "api", command="serve", extra={"DOORBUSTER_PROCESS__INDEX": str(index)}
     )
     if index == 0:  # the one that has the admin listener
         spec = replace(spec, ready=lambda: answers_ready(plan.admin_port))
@@ -238,7 +238,7 @@ def _watched_role(
         role=role,
         name=role,
         argv=(*plan.program, command),
-        env=_environment(plan, {**extra, "DOORBUSTER_TELEMETRY__METRICS_PORT": str(port)}),
+        env=_environment(plan, {**extra, "DOORBUSTER_PROCESS__METRICS_PORT": str(port)}),
         ready=lambda: listens(port),
     )
 
@@ -257,7 +257,7 @@ def _environment(plan: _Plan, extra: Mapping[str, str]) -> dict[str, str]:
         "DOORBUSTER_POSTGRES__SHARD_URLS": _json(plan.shards),
         "DOORBUSTER_POSTGRES__LEDGER_URL": plan.ledger,
         "DOORBUSTER_AUTH__KEYS": _json([plan.keys.auth_key]),
-        "DOORBUSTER_AUTH__ADMIN_TOKENS": _json(
+        "DOORBUSTER_AUTH__OPERATORS": _json(
             [{"token": plan.keys.admin_token, "scope": "operator", "name": "up"}]
         ),
         "DOORBUSTER_ORDERS__ID_KEY": plan.keys.order_id_key,

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,12 +39,17 @@ LEDGER_DATABASE: Final = "ledger"
 LASTING_ROOT: Final = Path("/var/lib/doorbuster")  # survives a restart of the machine
 SOCKET_PATH_BYTES_MAX: Final = 100  # the kernel's limit is 108 with the closing zero
 
+# One call for the whole file system instead of one per file: after a crash Postgres syncs all its
+# files (3 000 here) before it serves, 1.7 s that way on a busy disk against 0.02 s. Linux only.
+SYNC_METHOD: Final = "syncfs" if sys.platform.startswith("linux") else "fsync"
+
 # Each with its reason; what is not here is Postgres's own default. Given on the command line, so
 # that no file of the cluster has to be written by root.
 SETTINGS: Final[Mapping[str, str]] = {
     "fsync": "on",  # a confirmed order is never lost
     "synchronous_commit": "on",
     "full_page_writes": "on",
+    "recovery_init_sync_method": SYNC_METHOD,
     "password_encryption": "scram-sha-256",
     "max_connections": "200",  # api, worker, coordinator pools on three databases, and tests
     "shared_buffers": "128MB",  # a sale's hot rows; the rest is the kernel's page cache
@@ -124,7 +130,8 @@ async def init_cluster(place: PostgresPlace, password: str, log: Path) -> None:
     """
     Make the cluster and its databases, unless they are there.
 
-    A crash leaves nothing half made: all is done in a draft that is renamed at the end.
+    A crash leaves nothing half made: all is done in a draft, without waiting for the disk; then it
+    is put on disk as a whole, and renamed.
 
     Raises:
         RoleDidNotStart: `initdb` or `postgres --single` failed.
@@ -144,7 +151,10 @@ async def init_cluster(place: PostgresPlace, password: str, log: Path) -> None:
     databases = "".join(
         f"CREATE DATABASE {name};\n" for name in (*SHARD_DATABASES, LEDGER_DATABASE)
     )
-    await _run(place, ("postgres", "--single", "-D", str(draft), "template1"), databases, log=log)
+    single = ("postgres", "--single", "-D", str(draft), "-c", "fsync=off", "template1")
+    await _run(place, single, databases, log=log)
+    to_disk = ("initdb", "--sync-only", f"--sync-method={SYNC_METHOD}", "-D", str(draft))
+    await _run(place, to_disk, log=log)
     draft.rename(place.cluster)
 
 
@@ -288,7 +298,7 @@ def _password_file(place: PostgresPlace, password: str) -> Path:
 def _initdb_options(cluster: Path, password_file: Path) -> tuple[str, ...]:
     return (
         *("-D", str(cluster), "-U", SUPERUSER, f"--pwfile={password_file}"),
-        *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
+        *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
         "--lc-ctype=C.UTF-8",  # under plain C, trigrams see no Chinese
     )
 

@@ -22,7 +22,10 @@ from app.embedded.programs import last_words, leashed, open_log
 RESTART_WAIT_SECONDS_MIN: Final = 0.2  # interfaces.md §5
 RESTART_WAIT_SECONDS_MAX: Final = 2.0
 SERVED_SECONDS_MIN: Final = 1.0  # less than the 2 s after which fault tests kill a role again
-READY_LOOK_SECONDS: Final = 0.02  # a store is up within 50-150 ms: a coarser look would show
+READY_LOOK_SECONDS_MIN: Final = 0.01  # a store is up within 50-150 ms: a coarser look would show
+READY_LOOK_SECONDS_MAX: Final = (
+    0.2  # a long recovery is not slowed by questions, each one a session
+)
 
 
 def _nothing_to_prepare() -> None:
@@ -203,10 +206,12 @@ class Supervisor:
 
 async def _wait_until_ready(kept: _Kept) -> bool:
     """Whether the role serves; False once its process has ended."""
+    pause_seconds = READY_LOOK_SECONDS_MIN
     while kept.process.returncode is None:
         if await kept.spec.ready():
             return True
-        await asyncio.sleep(READY_LOOK_SECONDS)
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, READY_LOOK_SECONDS_MAX)
     return False
 
 

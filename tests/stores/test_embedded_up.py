@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.up import up
-from app.embedded.all_in_one import UpOptions, ready_event, running_service
+from app.embedded.all_in_one import UpOptions, everything_running, ready_event
 from app.embedded.errors import NotRunning, RoleDidNotStart
 from app.embedded.lock import DataDirLock
 from app.embedded.ports import LOCALHOST, is_free
@@ -62,7 +62,7 @@ def taken_port():
 
 
 async def test_it_says_where_everything_is_and_takes_it_all_away(tmp_path):
-    async with running_service(options(tmp_path, **ELSEWHERE), print) as run:
+    async with everything_running(options(tmp_path, **ELSEWHERE), print) as run:
         event = ready_event(run)
         assert list(event) == [*READY_FIELDS, "pids"]
         assert list(event["pids"]) == PID_FIELDS
@@ -82,7 +82,7 @@ async def test_it_says_where_everything_is_and_takes_it_all_away(tmp_path):
 
 async def test_what_dies_is_replaced__also_in_run_json(tmp_path):
     restarts = []
-    async with running_service(options(tmp_path, **ELSEWHERE), restarts.append) as run:
+    async with everything_running(options(tmp_path, **ELSEWHERE), restarts.append) as run:
         killed = {"api": run.pids.api[1], "coordinator": run.pids.coordinator}
         for pid in killed.values():
             os.kill(pid, signal.SIGKILL)
@@ -97,9 +97,9 @@ async def test_what_dies_is_replaced__also_in_run_json(tmp_path):
 
 
 async def test_secrets_are_made_once(tmp_path):
-    async with running_service(options(tmp_path, **ELSEWHERE), print) as first:
+    async with everything_running(options(tmp_path, **ELSEWHERE), print) as first:
         pass
-    async with running_service(options(tmp_path, **ELSEWHERE), print) as second:
+    async with everything_running(options(tmp_path, **ELSEWHERE), print) as second:
         pass
     assert (first.admin_token, first.auth_keys) == (second.admin_token, second.auth_keys)
 
@@ -107,7 +107,7 @@ async def test_secrets_are_made_once(tmp_path):
 async def test_a_migration_that_fails_stops_the_start(tmp_path):
     asked = options(tmp_path, program=(sys.executable, "-c", "raise SystemExit(5)"), **ELSEWHERE)
     with pytest.raises(RoleDidNotStart) as raised:
-        async with running_service(asked, print):
+        async with everything_running(asked, print):
             pass
     assert raised.value.status == 5
 
