@@ -8,8 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 ARGS ?=
-# Two processes on two cores: each brings its own Valkey and Postgres.
-TEST_PROCESSES ?= 2
+# Each brings its own Valkey and Postgres, and mostly waits for a disk or a deadline.
+TEST_PROCESSES ?= 3
 
 .PHONY: setup demo test check states bench test-faults clean
 .DEFAULT_GOAL := setup
@@ -41,7 +41,7 @@ check: setup
 	$(BIN)/pytest -q tests/style
 
 test: check
-	$(BIN)/pytest -q -n $(TEST_PROCESSES) --ignore=tests/style $(ARGS)
+	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/style $(ARGS)
 
 # Rewrites the pictures that are made from the code.
 states: setup

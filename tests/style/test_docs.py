@@ -1,8 +1,10 @@
 """The pages say what is so: pictures are fresh, links lead somewhere, names exist."""
 
 import ast
+import importlib
 import re
 
+import click
 import pytest
 
 from tests.style import states
@@ -12,10 +14,12 @@ PAGES = [
     *text_files("*.md", "docs/**/*.md", "lua/*.md", "loadtest/*.md", "tests/*.md", "deploy/*.md")
 ]
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OUR_FILE = re.compile(r"`((?:app|lua|tests|loadtest|docs|deploy)/[\w./-]*\w)`")
 TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
+COMMAND = re.compile(r"\bdoorbuster((?: [a-z][a-z-]*)+)")
 ROUTE = re.compile(r"`(GET|POST|PUT|DELETE) (/[^\s`?]*)")
 
 
@@ -32,6 +36,23 @@ def anchors(page):
     """The names by which GitHub links to a page's headings."""
     titles = [title for _, title in HEADING.findall(prose(page))]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def code(page):
+    """What a page shows as code, in lines and in blocks."""
+    return "\n".join(CODE.findall(page.read_text(encoding="utf-8")))
+
+
+def root_command():
+    """The group behind the command `doorbuster`."""
+    modules = [importlib.import_module(source.module) for source in python_sources("app/cli")]
+    groups = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, click.Group)
+    ]
+    return next(group for group in groups if "up" in group.commands)
 
 
 def declared_routes():
@@ -88,13 +109,8 @@ def test_every_file_named_is_there(page):
 def test_every_make_target_named_exists(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
-    code = "\n".join(
-        re.findall(
-            r"`[^`]+`|^```.*?^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-        )
-    )
 
-    assert set(TARGET.findall(code)) - targets == set()
+    assert set(TARGET.findall(code(page))) - targets == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -106,3 +122,18 @@ def test_every_route_named_is_served(page):
     }
 
     assert named - set(declared_routes()) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_command_named_exists(page):
+    unknown = set()
+    for words in COMMAND.findall(code(page)):
+        command = root_command()
+        for word in words.split():
+            if not isinstance(command, click.Group):
+                break
+            if word not in command.commands:
+                unknown.add(words)
+                break
+            command = command.commands[word]
+    assert unknown == set()

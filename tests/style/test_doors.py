@@ -28,7 +28,7 @@ cryptography                 app.payments.providers.* app.admission.* app.orders
 jwt                          app.admission.*
 uvloop                       app.__main__ app.cli.*
 click                        app.cli.* app.__main__
-rich                         app.cli.*
+rich                         app.cli.* loadtest.*
 structlog                    app.*
 prometheus_client            app.telemetry.* app.*.tally
 locust                       loadtest.*
