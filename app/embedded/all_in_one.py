@@ -70,6 +70,7 @@ class _Plan:
     ledger: str
     keys: RunSecrets
     program: tuple[str, ...]
+    data_dir: Path
 
     @property
     def public(self) -> str:
@@ -195,6 +196,7 @@ def _plan(
         ledger=options.ledger_url or stores.ledger_url,
         keys=keep_secrets(data_dir),
         program=options.program,
+        data_dir=data_dir,
     )
 
 
@@ -268,6 +270,7 @@ def _environment(plan: _Plan, extra: Mapping[str, str]) -> dict[str, str]:
         "DOORBUSTER_PAYMENTS__SANDBOX_KEY": plan.keys.sandbox_key,
         "DOORBUSTER_PAYMENTS__CALLBACK_URL": f"{plan.public}/v1/callbacks",
         "DOORBUSTER_SANDBOX__PORT": str(plan.sandbox_port),
+        "DOORBUSTER_SANDBOX__JOURNAL_DIR": str(plan.data_dir / "sandbox"),
         **extra,
     }
 

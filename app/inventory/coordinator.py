@@ -159,7 +159,7 @@ class Coordinator:
         if care.task is not None or care.sale is None:
             return
         reason = self._reason_for_epoch(care.lease, identity)
-        may_begin = away is None and time.monotonic() >= care.not_before
+        may_begin = away is None and self._server.is_steady and time.monotonic() >= care.not_before
         if self._has_ended(care, instant(now_ms)):
             if may_begin:
                 self._begin(care, "closing")

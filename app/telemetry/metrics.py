@@ -98,7 +98,7 @@ class Metrics:
         self._add_build(version)
         self._add_orders()
         self._add_stock()
-        self._add_money()
+        self._add_letters()
         self.loop_lag_seconds = self._histogram(
             "event_loop_lag_seconds",
             "How late the event loop woke a sleeper.",
@@ -187,14 +187,7 @@ class Metrics:
             (),
         )
 
-    def _add_money(self) -> None:
-        by_result = ("provider", "result")
-        self.payments = self._counter("payments", "Payment attempts that ended.", by_result)
-        self.payment_callbacks = self._counter(
-            "payment_callbacks",
-            "Callbacks received, by what became of them.",
-            by_result,
-        )
+    def _add_letters(self) -> None:
         self.dead_letters = self._gauge("dead_letters", "Letters waiting for a person.", ("kind",))
 
     def _counter(self, name: str, meaning: str, labels: tuple[str, ...]) -> Counter:

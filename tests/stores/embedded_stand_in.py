@@ -10,9 +10,9 @@ import signal
 import sys
 
 PORTS = {
-    "serve": ("DOORBUSTER_TELEMETRY__METRICS_PORT", "DOORBUSTER_WEB__PORT"),
-    "worker": ("DOORBUSTER_TELEMETRY__METRICS_PORT",),
-    "coordinator": ("DOORBUSTER_TELEMETRY__METRICS_PORT",),
+    "serve": ("DOORBUSTER_PROCESS__METRICS_PORT", "DOORBUSTER_WEB__PORT"),
+    "worker": ("DOORBUSTER_PROCESS__METRICS_PORT",),
+    "coordinator": ("DOORBUSTER_PROCESS__METRICS_PORT",),
     "sandbox": ("DOORBUSTER_SANDBOX__PORT",),
     "migrate": (),
 }
@@ -26,7 +26,7 @@ async def answer(reader, writer):
 
 async def play(role):
     names = list(PORTS[role])
-    if os.environ.get("DOORBUSTER_WEB__PROCESS_INDEX") == "0":
+    if os.environ.get("DOORBUSTER_PROCESS__INDEX") == "0":
         names.append("DOORBUSTER_WEB__ADMIN_PORT")
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

@@ -59,7 +59,7 @@ def test_every_metric_of_the_list_exists_with_its_unit():
         "bucket_closed_seconds",
         "shard_pool_wait_seconds",
         "payments",
-        "payment_callbacks",
+        
         "dead_letters",
         "event_loop_lag_seconds",
         "build_info",

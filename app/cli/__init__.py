@@ -1,0 +1,1 @@
+"""The command `doorbuster`: parse, call, print."""

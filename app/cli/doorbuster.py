@@ -1,0 +1,43 @@
+"""
+The command `doorbuster`: every sub-command, loaded when it is called.
+
+A role must start in a fraction of a second and must not import what it does not
+need, so each name leads to its module only when it is asked for.
+"""
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+COMMANDS: Final = {
+    "up": "app.cli.up:up",
+    "demo": "app.cli.demo:demo",
+    "serve": "app.cli.roles:serve",
+    "worker": "app.cli.roles:worker",
+    "coordinator": "app.cli.roles:coordinator",
+    "sandbox": "app.cli.roles:sandbox",
+    "migrate": "app.cli.migrate:migrate",
+    "settle": "app.cli.settle:settle",
+    "load": "app.cli.load:load",
+}
+
+
+class _Lazily(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  likewise
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command), place
+        return command
+
+
+@click.command(cls=_Lazily, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="doorbuster")
+def main() -> None:
+    """Doorbuster: never oversell, never lose an accepted order, books that balance."""
