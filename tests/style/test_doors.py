@@ -26,8 +26,8 @@ msgpack                      app.orders.stream app.orders.placement
 msgspec                      app.* loadtest.*   # decodes and checks; does no I/O
 cryptography                 app.payments.providers.* app.admission.* app.orders.sealing
 jwt                          app.admission.*
-uvloop                       app.__main__ app.cli.*
-click                        app.cli.* app.__main__
+uvloop                       app.cli.* loadtest.bench.*
+click                        app.cli.* loadtest.bench.*
 rich                         app.cli.* loadtest.*
 structlog                    app.*
 prometheus_client            app.telemetry.* app.*.tally
