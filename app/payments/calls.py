@@ -1,7 +1,9 @@
-"""Run calls to providers side by side, but not too many."""
+"""Run work side by side: calls to providers, but not too many; passes over every shard."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+
+from app.storage.shards import Shard
 
 
 async def run_bounded(calls: Sequence[Callable[[], Awaitable[None]]], calls_max: int) -> None:
@@ -20,3 +22,18 @@ async def run_bounded(calls: Sequence[Callable[[], Awaitable[None]]], calls_max:
     for outcome in ended:
         if outcome is not None:
             raise outcome
+
+
+async def count_over(shards: Sequence[Shard], work: Callable[[Shard], Awaitable[int]]) -> int:
+    """
+    Do one pass on every shard and add up what was done.
+
+    A shard that does not answer does not keep the others waiting for their turn;
+    its failure is raised when all have had theirs.
+    """
+    done = 0
+    for outcome in await asyncio.gather(*map(work, shards), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        done += outcome
+    return done

@@ -232,7 +232,8 @@ def _tell(
     stage.tally.count_payment(provider.code, outcome)
     write = _log.error if outcome in ALARMING else _log.info
     write(
-        f"payment_{outcome}",
+        "payment_told",
+        outcome=outcome,
         payment_id=snapshot.number,
         provider=provider.code,
         account=provider.account.name,

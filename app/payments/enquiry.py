@@ -6,7 +6,6 @@ questions finds every payment all the same. An attempt that is past its expiry,
 or whose order can no longer take money, is closed at the provider first.
 """
 
-import asyncio
 from datetime import timedelta
 from functools import partial
 
@@ -15,7 +14,7 @@ import structlog
 from app.orders.closer import AttemptsSettled
 from app.orders.order import OrderState
 from app.payments import store
-from app.payments.calls import run_bounded
+from app.payments.calls import count_over, run_bounded
 from app.payments.expiry import ask_about, close_attempt
 from app.payments.intent import Attempt, next_query_at
 from app.payments.stage import PaymentStage
@@ -34,8 +33,7 @@ async def enquire_once(stage: PaymentStage) -> int:
     Raises:
         ShardUnavailable: a shard did not answer; what was taken is due again later.
     """
-    counts = await asyncio.gather(*(_enquire_on(stage, shard) for shard in stage.shards.all))
-    return sum(counts)
+    return await count_over(stage.shards.all, partial(_enquire_on, stage))
 
 
 async def _enquire_on(stage: PaymentStage, shard: Shard) -> int:

@@ -23,6 +23,7 @@ from app.payments.intent import Attempt
 from app.payments.provider import (
     CAPTURED_STATES,
     Event,
+    Outcome,
     PaySnapshot,
     PayState,
     Provider,
@@ -78,8 +79,10 @@ async def settle_attempts(
 async def close_attempt(stage: PaymentStage, attempt: Attempt) -> AttemptsSettled:
     """Tell the provider that the shopper may no longer pay, then ask what is so."""
     provider = stage.providers.of(attempt.provider, attempt.account)
-    # Its answer is not used: only the question after it says whether money came.
-    await provider.close(attempt.reference())
+    closed = await provider.close(attempt.reference())
+    if closed.outcome is Outcome.NOT_SENT:
+        return AttemptsSettled.UNKNOWN
+    # Whatever it answered: only the question after it says whether money came.
     return await ask_about(stage, attempt)
 
 
@@ -115,7 +118,7 @@ async def _end_unheard_of(stage: PaymentStage, attempt: Attempt) -> AttemptsSett
         closed = await store.mark_closed(connection, attempt.number)
     if closed:
         stage.tally.count_payment(attempt.provider, EventOutcome.CLOSED)
-        _log.info("payment_closed", payment_id=attempt.number, provider=attempt.provider)
+        _log.info("payment_never_heard_of", payment_id=attempt.number, provider=attempt.provider)
         return AttemptsSettled.CLOSED
     return await _end_of(stage, attempt, EventOutcome.NO_EFFECT)
 

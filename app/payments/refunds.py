@@ -6,13 +6,13 @@ Its row says `sent` before the provider is called, so a worker that dies in
 between leaves a refund that is asked about, not one that is forgotten.
 """
 
-import asyncio
+from functools import partial
 
 import structlog
 
 from app.orders.store import insert_outbox
 from app.payments import store
-from app.payments.calls import run_bounded
+from app.payments.calls import count_over, run_bounded
 from app.payments.capture import ALARMING, EventOutcome, find_repeat
 from app.payments.facts import refund_fact
 from app.payments.intent import (
@@ -54,8 +54,7 @@ async def send_refunds_once(stage: PaymentStage) -> int:
     Raises:
         ShardUnavailable: a shard did not answer; what was taken is due again later.
     """
-    counts = await asyncio.gather(*(_send_on_shard(stage, shard) for shard in stage.shards.all))
-    return sum(counts)
+    return await count_over(stage.shards.all, partial(_send_on_shard, stage))
 
 
 async def apply_refund(
