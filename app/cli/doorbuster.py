@@ -18,6 +18,10 @@ COMMANDS: Final = {
     "coordinator": "app.cli.roles:coordinator",
     "sandbox": "app.cli.roles:sandbox",
     "migrate": "app.cli.migrate:migrate",
+    "token": "app.cli.token:token",
+    "sale": "app.cli.sale:sale",
+    "config": "app.cli.configuration:config",
+    "version": "app.cli.configuration:version",
     "settle": "app.cli.settle:settle",
     "load": "app.cli.load:load",
 }

@@ -58,8 +58,6 @@ def test_every_metric_of_the_list_exists_with_its_unit():
         "epochs",
         "bucket_closed_seconds",
         "shard_pool_wait_seconds",
-        "payments",
-        
         "dead_letters",
         "event_loop_lag_seconds",
         "build_info",
