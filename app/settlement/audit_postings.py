@@ -58,6 +58,15 @@ async def audit_postings(shards: Shards, ledger: Database) -> list[Equation]:
     return equations
 
 
+async def facts_wait(shards: Shards) -> bool:
+    """Say whether any shard has money facts that are not posted yet."""
+    for shard in shards.all:
+        _, waiting = await store.read_money(shard)
+        if waiting:
+            return True
+    return False
+
+
 async def _read(shards: Shards, ledger: Database) -> _Reading:
     before = await store.read_posted(ledger)
     known: dict[str, Counter[str]] = {}

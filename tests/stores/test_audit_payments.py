@@ -4,29 +4,9 @@ import pytest
 
 from app.kernel.equation import Doubt, Verdict, verdict_of
 from app.payments.audit import audit_payments
-from tests.stores.audited_sale import SALE, AuditedSale
+from tests.stores.audited_sale import SALE
+from tests.stores.paid_sale import PaidSale
 from tests.stores.told import told
-
-# ann's order is pending, bob's (2) is paid, cat's (2) closed and paid late, eve's
-# shipped after a double payment.
-INSERT_ATTEMPTS = """
-INSERT INTO payment_attempts
-    (number, sale, bucket, epoch, seq, ordinal, idempotency_key, fingerprint, provider, product,
-     amount_minor, currency, state, provider_number, captured_minor, refunded_minor, expires_at)
-SELECT lpad(number, 28, '0'), 1, 0, 2, seq, ordinal, number, '', 'sandbox', 'qr', amount, 'CNY',
-       state::attempt_state, provider_number, captured, refunded, now()
-FROM (VALUES ('A1', 0, 1, 100, 'open', NULL, 0, 0), ('B1', 1, 1, 200, 'paid', 'p1', 200, 0),
-             ('C1', 2, 1, 100, 'paid_late', 'p2', 100, 100),
-             ('E1', 4, 1, 100, 'paid', 'p3', 100, 0),
-             ('E2', 4, 2, 100, 'paid_late', 'p4', 100, 100))
-  AS p (number, seq, ordinal, amount, state, provider_number, captured, refunded)"""
-
-INSERT_REFUNDS = """
-INSERT INTO refunds (number, attempt_number, sale, bucket, epoch, seq, reason, late, amount_minor,
-                     currency, state)
-VALUES ('RC100000', lpad('C1', 28, '0'), 1, 0, 2, 2, 'late_payment', true, 100, 'CNY', 'succeeded'),
-       ('RE200000', lpad('E2', 28, '0'), 1, 0, 2, 4, 'double_payment', true, 100, 'CNY',
-        'succeeded')"""
 
 # The same payment of the provider, for an order of the other bucket.
 INSERT_TWIN = """
@@ -44,13 +24,6 @@ VALUES (lpad('H1', 28, '0'), 1, 1, 2, 0, 1, 'H1', '', 'sandbox', 'qr', 200, 'CNY
 STRAY_PAYMENT = """
 ALTER TABLE payment_attempts DROP CONSTRAINT payment_attempts_of_order;
 UPDATE payment_attempts SET seq = 77 WHERE idempotency_key = 'A1'"""
-
-
-class PaidSale(AuditedSale):
-    async def write(self):
-        await super().write()
-        await self.execute(INSERT_ATTEMPTS)
-        await self.execute(INSERT_REFUNDS)
 
 
 @pytest.fixture
