@@ -43,23 +43,7 @@ async def broken_rule(desk: Desk, statement: str) -> str:
     return str(broken.value.as_dict()["constraint_name"])
 
 
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        ({"number": "'short'"}, "payment_attempts_number_check"),
-        ({"seq": "77"}, "payment_attempts_of_order"),
-        ({"ordinal": "1"}, "payment_attempts_one_per_ordinal"),
-        ({"ordinal": "100"}, "payment_attempts_ordinal_check"),
-        ({"idempotency_key": "idempotency_key"}, "payment_attempts_one_per_key"),
-        ({"amount_minor": "0"}, "payment_attempts_amount_minor_check"),
-        ({"currency": "'cny'"}, "currency_code_check"),
-        ({"state": "'open'"}, "payment_attempts_one_live"),
-        ({"state": "'paid'"}, "payment_attempts_captured"),
-        ({"captured_minor": "1"}, "payment_attempts_captured"),
-        ({"refunded_minor": "1"}, "payment_attempts_refund_within_capture"),
-    ],
-)
-async def test_an_attempt_keeps_the_rules(desk: Desk, change: dict[str, str], rule: str):
+async def test_an_attempt_keeps_the_rules(desk: Desk):
     await desk.start(await desk.place())
     sound = {
         "number": "overlay(number PLACING '02' FROM 27)",
@@ -73,7 +57,20 @@ async def test_an_attempt_keeps_the_rules(desk: Desk, change: dict[str, str], ru
         "captured_minor": "0",
         "refunded_minor": "0",
     }
-    assert await broken_rule(desk, COPY_ATTEMPT.format(**{**sound, **change})) == rule
+    for change, rule in (
+        ({"number": "'short'"}, "payment_attempts_number_check"),
+        ({"seq": "77"}, "payment_attempts_of_order"),
+        ({"ordinal": "1"}, "payment_attempts_one_per_ordinal"),
+        ({"ordinal": "100"}, "payment_attempts_ordinal_check"),
+        ({"idempotency_key": "idempotency_key"}, "payment_attempts_one_per_key"),
+        ({"amount_minor": "0"}, "payment_attempts_amount_minor_check"),
+        ({"currency": "'cny'"}, "currency_code_check"),
+        ({"state": "'open'"}, "payment_attempts_one_live"),
+        ({"state": "'paid'"}, "payment_attempts_captured"),
+        ({"captured_minor": "1"}, "payment_attempts_captured"),
+        ({"refunded_minor": "1"}, "payment_attempts_refund_within_capture"),
+    ):
+        assert await broken_rule(desk, COPY_ATTEMPT.format(**{**sound, **change})) == rule, change
     await desk.execute(COPY_ATTEMPT.format(**sound))
 
 
