@@ -5,7 +5,7 @@ A 409 is the commonest good answer of a flash sale and a 200 can be a mistake, s
 everything that counts outcomes counts these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -93,6 +93,11 @@ def read_answer(status: int, body: Mapping[str, Any], *, replayed: bool) -> Answ
 def must_repeat(answer: Answer) -> bool:
     """Say whether the click is undecided until it is sent again with the same key."""
     return answer.outcome in {Outcome.UNKNOWN, Outcome.THROTTLED} or answer.code == "internal_error"
+
+
+def accepted_id(answers: Iterable[Answer]) -> str:
+    """Give the order id among the answers to one intent; empty when it was not accepted."""
+    return next((answer.order_id for answer in answers if answer.outcome in ACCEPTED), "")
 
 
 def _milliseconds(value: object) -> int:

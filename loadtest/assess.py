@@ -38,6 +38,7 @@ async def assess(site: Site, rush: Rush, command: str) -> Report:
         command=command,
         orders=orders,
         clicks={outcome.value: counts[outcome] for outcome in Outcome},
+        troubles=dict(rush.history.troubles()),
         sold_again=rush.shop.sold_again,
         figures=figures,
         drain_seconds=rush.drain_seconds,

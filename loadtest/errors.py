@@ -6,6 +6,7 @@ LoadError
 ├── Unreachable     nobody listens; nothing was sent
 ├── Unreadable      the answer is not of the kind this client reads
 ├── Refused         the service refused what a run cannot do without
+├── GeneratorFailed Locust ended without a history
 ├── NotAHistory     the file was not written by a run
 └── NoSigningKey    shopper tokens cannot be made
 """
@@ -63,6 +64,13 @@ class Refused(LoadError):
     def __init__(self, request: str, status: int, body: bytes) -> None:
         super().__init__(f"{request}: {status} {body[:300].decode(errors='replace')}")
         self.status = status
+
+
+class GeneratorFailed(LoadError):
+    """Locust ended without a history."""
+
+    def __init__(self, log: Path, reason: str) -> None:
+        super().__init__(f"{reason}; see {log}")
 
 
 class NotAHistory(LoadError):

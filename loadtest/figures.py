@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadtest.answers import ACCEPTED, FINAL, Outcome
+from loadtest.answers import FINAL, Outcome
 from loadtest.history import Click, History
 
 _CREATED: Final = 201
@@ -38,9 +38,11 @@ class Figures:
     What a run measured.
 
     Attributes:
-        accepted_per_second: orders of the first rush, from the release to the last ticket.
-        durable_per_second: the same orders, from the release to the last row seen by the
-            clicks that waited for theirs.
+        accepted_per_second: the orders that took the first stock, from the release to the
+            last of their tickets (three clicks in four ask for no more than the ticket);
+            units that came back and were sold again do not count.
+        durable_per_second: the same orders, from the release to the last of their rows, as
+            seen by the clicks that waited for theirs; never before the last ticket.
         answered_per_second: every click of the first rush, refusals among them.
         click_to_ticket, sent_to_ticket: accepted clicks that did not ask for the row.
         click_to_answer, sent_to_answer: every final answer of the first rush.
@@ -73,10 +75,10 @@ def measure(history: History, released_at: float, spread_seconds: float) -> Figu
     tickets = [c for c in won if not c.waited]
     rows = [c for c in won if c.status == _CREATED]
     final = [c for c in rush if c.outcome in FINAL]
-    orders = {c.order_id for c in rush if c.outcome in ACCEPTED}
+    first = sorted(won, key=_answered_at)[: sum(each.stock for each in history.sales.values())]
     return Figures(
-        accepted_per_second=_rate(len(orders), released_at, won),
-        durable_per_second=_rate(len(orders), released_at, rows),
+        accepted_per_second=_rate(len(first), released_at, [c for c in first if not c.waited]),
+        durable_per_second=_rate(len(first), released_at, first),
         answered_per_second=_rate(len(rush), released_at, rush),
         click_to_ticket=_latency(tickets, _from_click),
         sent_to_ticket=_latency(tickets, _from_send),
@@ -85,6 +87,10 @@ def measure(history: History, released_at: float, spread_seconds: float) -> Figu
         click_to_row=_latency(rows, _from_click),
         sent_to_row=_latency(rows, _from_send),
     )
+
+
+def _answered_at(click: Click) -> float:
+    return click.answered_at
 
 
 def _from_click(click: Click) -> float:

@@ -100,6 +100,10 @@ class History:
         """Count clicks by class, of one sale or of all."""
         return Counter(c.outcome for c in self.clicks if sale in {None, c.sale})
 
+    def troubles(self) -> Counter[str]:
+        """Count by code what was neither accepted nor finally refused."""
+        return Counter(click.code for click in self.clicks if click.outcome not in FINAL)
+
     def accepted(self) -> dict[str, Click]:
         """Give the first accepting click of each order, by order id."""
         first: dict[str, Click] = {}

@@ -76,6 +76,11 @@ def shopper_id(run: str, number: int) -> str:
     return f"{run}-{number}"
 
 
+def other_key(key: str) -> str:
+    """Give the second key of a greedy shopper."""
+    return f"{key[:24]}another1"
+
+
 def plan_visits(
     sales: Sequence[str],
     shoppers: int,

@@ -39,8 +39,9 @@ class Report:
         run: its id.
         command: how to run it again.
         clicks: answers by class.
+        troubles: by code, what was neither accepted nor finally refused.
         drain_seconds: from the last ticket of the rush to the last look that saw an
-            order without its row.
+            order without its row; None where nobody looked.
         generator_cores: how much of a core the generator itself used during the rush.
         wall_seconds: of the whole run, without the start of the service.
         doubts: why it means nothing, if so.
@@ -51,9 +52,10 @@ class Report:
     command: str
     orders: OrderOutcome
     clicks: dict[str, int]
+    troubles: dict[str, int]
     sold_again: int
     figures: Figures
-    drain_seconds: float
+    drain_seconds: float | None
     generator_cores: float
     wall_seconds: float
     thresholds: tuple[Threshold, ...]
@@ -104,6 +106,12 @@ def render(report: Report) -> RenderableType:
     )
 
 
+def render_equations(equations: Sequence[Equation]) -> RenderableType:
+    """Give every equation with both sides, the broken ones last, where they are seen."""
+    ordered = sorted(equations, key=lambda equation: equation.holds is False)
+    return _equation_table("Invariants", ordered)
+
+
 def _verdict_table(report: Report, broken: Sequence[Equation], judged: int) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
@@ -119,6 +127,8 @@ def _rows(
 ) -> Iterable[tuple[str, str]]:
     orders = report.orders
     yield "clicks", ", ".join(f"{name} {count:,}" for name, count in report.clicks.items())
+    if report.troubles:
+        yield "to repeat", ", ".join(f"{code} {n:,}" for code, n in report.troubles.items())
     yield "accepted", f"{orders.accepted:,} ({report.sold_again:,} of returned units)"
     yield "confirmed", f"{orders.confirmed:,}"
     yield "paid", f"{orders.paid:,}"
@@ -140,7 +150,8 @@ def _speed_rows(report: Report) -> Iterable[tuple[str, str]]:
     yield "click → 202", _both(figures.click_to_ticket, figures.sent_to_ticket)
     yield "click → row", _both(figures.click_to_row, figures.sent_to_row)
     yield "click → answer", _both(figures.click_to_answer, figures.sent_to_answer)
-    yield "drain", f"{three(report.drain_seconds)} s"
+    if report.drain_seconds is not None:
+        yield "drain", f"{three(report.drain_seconds)} s"
     machine = report.machine
     yield "generator", f"{three(report.generator_cores)} of {machine.cores} cores, closed loop"
     yield "whole run", f"{three(report.wall_seconds)} s"
@@ -171,7 +182,7 @@ def _ledger(equations: Iterable[Equation]) -> str:
 
 def _equation_table(title: str, equations: Iterable[Equation]) -> Table:
     table = Table(title=title, title_justify="left", show_lines=True)
-    for column in ("", "of", "left", "", "right", "for example"):
+    for column in ("", "of", "left", "", "right", "", "for example"):
         table.add_column(column)
     for e in equations:
         table.add_row(
@@ -180,7 +191,8 @@ def _equation_table(title: str, equations: Iterable[Equation]) -> Table:
             f"{e.left} [bold]{e.left_value}[/]",
             e.relation,
             f"{e.right} [bold]{e.right_value}[/]",
-            "\n".join(e.counter_examples),
+            {True: "holds", False: "[red]BROKEN[/]", None: "not judged"}[e.holds],
+            "\n".join(e.counter_examples) or e.note,
         )
     return table
 

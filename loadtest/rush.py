@@ -8,19 +8,19 @@ side by side, on shards of their own.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from loadtest.answers import Outcome
 from loadtest.checkout import Checkout
-from loadtest.client import Client, document
+from loadtest.client import CONNECTIONS_MAX, Client, document
 from loadtest.errors import NoAnswer, Refused, Unreachable
 from loadtest.history import History, SaleTerms
 from loadtest.merchant import Merchant
 from loadtest.plan import Visit, plan_visits, shopper_id
-from loadtest.shoppers import Shop, visit_sale
+from loadtest.shoppers import Shop, begin_visit
 from loadtest.tokens import Signer
 
 SECOND_SALE_STOCK_SHARE: Final = 10
@@ -214,16 +214,23 @@ async def _run_visits(rush: Rush, release_at: float) -> None:
 
 
 async def _release(rush: Rush, release_at: float, group: asyncio.TaskGroup) -> None:
-    """Let each shopper go at the planned instant."""
+    """Open the doors: each lets one shopper click at a time, in the order of the plan."""
     await _sleep_until(release_at)
     rush.phase = "rush"
     rush.released_at = time.monotonic()
     group.create_task(_weigh(rush))
-    for visit in rush.visits:
+    waiting = iter(rush.visits)
+    for _ in range(CONNECTIONS_MAX):
+        group.create_task(_let_in(rush, waiting, group))
+
+
+async def _let_in(rush: Rush, waiting: Iterator[Visit], group: asyncio.TaskGroup) -> None:
+    """Let in one shopper after the other, none before the planned instant."""
+    for visit in waiting:
         planned_at = rush.released_at + visit.after_seconds
         if planned_at > time.monotonic():
             await _sleep_until(planned_at)
-        group.create_task(visit_sale(rush.shop, visit, planned_at))
+        await begin_visit(rush.shop, visit, planned_at, group)
 
 
 async def _sleep_until(instant: float) -> None:

@@ -19,6 +19,7 @@ from loadtest.answers import (
     UNREACHABLE,
     Answer,
     Outcome,
+    accepted_id,
     must_repeat,
     read_answer,
 )
@@ -26,7 +27,7 @@ from loadtest.checkout import Checkout
 from loadtest.client import Client, bearer, document
 from loadtest.errors import NoAnswer, Unreachable
 from loadtest.history import Click, History
-from loadtest.plan import Clicking, Ending, Visit, ending_of
+from loadtest.plan import Clicking, Ending, Visit, ending_of, other_key
 
 REPEAT_WAIT_MS: Final = 200  # when the answer did not say how long
 REPEATS_MAX: Final = 40
@@ -58,21 +59,52 @@ class Shop:
     jitter: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
 
 
-async def visit_sale(shop: Shop, visit: Visit, planned_at: float) -> None:
+async def begin_visit(
+    shop: Shop,
+    visit: Visit,
+    planned_at: float,
+    group: asyncio.TaskGroup,
+) -> None:
     """
-    Play one visit from the click to the end of the order.
+    Click once, and leave whatever follows to a task of its own.
+
+    Most visits of a rush are over with this one answer, so they cost no task.
 
     Args:
         shop: shared.
         visit: what this shopper does.
-        planned_at: monotonic seconds of the click; now, or just past.
+        planned_at: monotonic seconds of the click; now, or past.
+        group: where the rest of the visit goes.
     """
-    clicks = 2 if visit.clicking is Clicking.TWICE_AT_ONCE else 1
-    answers = await asyncio.gather(
-        *(_click_until_final(shop, visit, visit.key, planned_at) for _ in range(clicks))
-    )
+    twin = None
+    if visit.clicking is Clicking.TWICE_AT_ONCE:
+        twin = group.create_task(_click_until_final(shop, visit, visit.key, planned_at))
+    answer = await _click(shop, visit, visit.key, planned_at)
+    if twin is None and not _goes_on(visit, answer):
+        shop.first_answers += 1
+    else:
+        group.create_task(_end_visit(shop, visit, answer, twin))
+
+
+def _goes_on(visit: Visit, answer: Answer) -> bool:
+    """Whether a visit has more to it than its first answer."""
+    if answer.outcome is Outcome.SOLD_OUT:
+        return visit.is_patient and answer.may_return
+    return answer.outcome in ACCEPTED or must_repeat(answer)
+
+
+async def _end_visit(
+    shop: Shop,
+    visit: Visit,
+    answer: Answer,
+    twin: asyncio.Task[Answer] | None,
+) -> None:
+    """Play a visit from its first answer to the end of its order."""
+    answers = [await _until_final(shop, visit, visit.key, answer)]
+    if twin is not None:
+        answers.append(await twin)
     shop.first_answers += 1
-    order_id = _accepted_id(answers)
+    order_id = accepted_id(answers)
     if order_id:
         await _keep_clicking(shop, visit)
         ending = ending_of(shop.won[visit.sale])
@@ -85,17 +117,13 @@ async def visit_sale(shop: Shop, visit: Visit, planned_at: float) -> None:
         await shop.checkout.end_order(visit.shopper, order_id, ending)
 
 
-def _accepted_id(answers: list[Answer]) -> str:
-    return next((a.order_id for a in answers if a.outcome in ACCEPTED), "")
-
-
 async def _keep_clicking(shop: Shop, visit: Visit) -> None:
     """Click again after winning: a replay with the same key, a refusal with another."""
     now = time.monotonic()
     if visit.clicking is Clicking.AGAIN_LATER:
         await _click_until_final(shop, visit, visit.key, now)
     if visit.clicking is Clicking.OTHER_KEY:
-        await _click_until_final(shop, visit, f"{visit.key[:24]}another1", now)
+        await _click_until_final(shop, visit, other_key(visit.key), now)
 
 
 async def _come_back(shop: Shop, visit: Visit, answer: Answer) -> str:
@@ -109,8 +137,11 @@ async def _come_back(shop: Shop, visit: Visit, answer: Answer) -> str:
 
 
 async def _click_until_final(shop: Shop, visit: Visit, key: str, planned_at: float) -> Answer:
-    """Click, and repeat with the same key while the answer leaves it open."""
-    answer = await _click(shop, visit, key, planned_at)
+    return await _until_final(shop, visit, key, await _click(shop, visit, key, planned_at))
+
+
+async def _until_final(shop: Shop, visit: Visit, key: str, answer: Answer) -> Answer:
+    """Repeat a click with the same key while the answer leaves it open."""
     for _ in range(REPEATS_MAX):
         if not must_repeat(answer):
             break

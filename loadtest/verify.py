@@ -16,7 +16,7 @@ import msgspec
 from app.kernel.equation import Doubt, Equation, Relation, equal, unjudged
 from loadtest.checks import MISSING, UNREAD, OrderDocument, check_history, check_orders
 from loadtest.client import Client, bearer, document
-from loadtest.errors import LoadError, NoAnswer, Unreachable
+from loadtest.errors import LoadError, NoAnswer, Refused, Unreachable
 from loadtest.history import History
 from loadtest.merchant import Merchant
 
@@ -134,22 +134,24 @@ async def _ask_until_it_holds(
     merchant: Merchant,
     history: History,
 ) -> list[Equation]:
-    """Ask, and again while something is broken or in motion; give the last answer."""
+    """Ask, and again while something is broken, in motion or away; give the last answer."""
     deadline = time.monotonic() + REST_SECONDS
-    equations = await _judge(ask, merchant, history)
-    while not all(equation.holds for equation in equations) and time.monotonic() < deadline:
+    while True:
+        try:
+            equations = await ask(merchant, history)
+        except Refused as exc:
+            return [_unjudged(exc)]
+        except (NoAnswer, Unreachable) as exc:
+            equations = [_unjudged(exc)]
+        if all(equation.holds for equation in equations) or time.monotonic() > deadline:
+            return equations
         await asyncio.sleep(_LOOK_SECONDS)
-        equations = await _judge(ask, merchant, history)
-    return equations
 
 
-async def _judge(ask: Asking, merchant: Merchant, history: History) -> list[Equation]:
+def _unjudged(exc: LoadError) -> Equation:
     """Turn a question that got no answer into an equation that could not be judged."""
-    try:
-        return await ask(merchant, history)
-    except LoadError as exc:
-        sides = ("the service", Relation.EQUAL, "can be asked")
-        return [unjudged("I21", "admin listener", sides, Doubt.UNREACHABLE, str(exc))]
+    sides = ("the service", Relation.EQUAL, "can be asked")
+    return unjudged("I21", "admin listener", sides, Doubt.UNREACHABLE, str(exc))
 
 
 async def _check_rest(merchant: Merchant, history: History) -> list[Equation]:

@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 from rich.console import Console
 
+from app.cli.exits import Exit
 from app.embedded.all_in_one import UpOptions, everything_running
 from app.embedded.errors import PortTaken, RoleDidNotStart
 from app.embedded.run_file import RunFile
@@ -30,10 +31,6 @@ from loadtest.rush import RushOptions, Site, play_rush
 from loadtest.tokens import Signer
 from loadtest.verdict import EXIT_CODES
 
-EXIT_FAILED: Final = 1
-EXIT_INCONCLUSIVE: Final = 4
-EXIT_UNREACHABLE: Final = 5
-EXIT_INTERRUPTED: Final = 130
 _PORTS_TO_STAY: Final = (8080, 9090)
 _ANY_PORTS: Final = (0, 0)
 
@@ -83,13 +80,13 @@ def demo(*, shoppers: int, stock: int, leave: bool, data_dir: Path, as_json: boo
         sys.exit(_exit_code(error))
     except LoadError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(EXIT_INCONCLUSIVE)
+        sys.exit(Exit.INCONCLUSIVE)
 
 
 def _exit_code(error: DoorbusterError) -> int:
     """5 for what can be put right outside: a port, a store that does not answer."""
-    is_away = isinstance(error, RoleDidNotStart) and error.status == EXIT_UNREACHABLE
-    return EXIT_UNREACHABLE if is_away or isinstance(error, PortTaken) else EXIT_FAILED
+    is_away = isinstance(error, RoleDidNotStart) and error.status == Exit.UNREACHABLE
+    return Exit.UNREACHABLE if is_away or isinstance(error, PortTaken) else Exit.FAILED
 
 
 async def _play_until_told(wish: _Wish) -> int:
@@ -100,7 +97,7 @@ async def _play_until_told(wish: _Wish) -> int:
     def stop() -> None:
         nonlocal is_told
         if is_told:  # the service's processes end with us: they are on a leash
-            os._exit(EXIT_INTERRUPTED)
+            os._exit(Exit.INTERRUPTED)
         is_told = True
         playing.cancel()
 
@@ -109,7 +106,7 @@ async def _play_until_told(wish: _Wish) -> int:
     try:
         return await playing
     except asyncio.CancelledError:
-        return EXIT_INTERRUPTED
+        return Exit.INTERRUPTED
 
 
 async def _play(wish: _Wish) -> int:

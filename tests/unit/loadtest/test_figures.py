@@ -2,7 +2,7 @@ import pytest
 
 from loadtest.answers import Outcome
 from loadtest.figures import measure, percentile, three
-from loadtest.history import Click, History
+from loadtest.history import Click, History, SaleTerms
 
 
 def clicked(planned: float, sent: float, answered: float, **changed) -> Click:
@@ -46,11 +46,17 @@ def test_rates_count_orders_and_not_refusals():
         clicked(10.0, 10.0, 11.0, order_id="B", status=201, waited=True),
         clicked(10.0, 10.0, 12.0, order_id="", outcome=Outcome.SOLD_OUT, status=409),
     ]
-    figures = measure(History(clicks=clicks), 10.0, 1.0)
-    assert figures.accepted_per_second == pytest.approx(2.0)
+    figures = measure(History({"s": SaleTerms("s", 2, 1, 1, "CNY")}, clicks=clicks), 10.0, 1.0)
+    assert figures.accepted_per_second == pytest.approx(4.0)
     assert figures.durable_per_second == pytest.approx(2.0)
     assert figures.answered_per_second == pytest.approx(1.5)
     assert figures.click_to_row.count == 1
+
+
+def test_units_sold_again_do_not_slow_the_first_stock_down():
+    clicks = [clicked(10.0, 10.0, 10.5), clicked(10.9, 10.9, 14.0, order_id="B", key="k2")]
+    figures = measure(History({"s": SaleTerms("s", 1, 1, 1, "CNY")}, clicks=clicks), 10.0, 1.0)
+    assert figures.accepted_per_second == pytest.approx(2.0)
 
 
 def test_what_came_after_the_rush_is_left_out():

@@ -1,0 +1,1 @@
+"""What Locust plays: one module per scenario, each with one user class."""
