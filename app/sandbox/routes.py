@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -16,8 +16,11 @@ from app.payments.providers.sandbox_wire import (
     CreateRefund,
     ErrorMessage,
     Keys,
+    Message,
     Purpose,
     Signed,
+    UnreadableMessage,
+    read_message,
     sign,
     verify,
 )
@@ -27,7 +30,6 @@ from app.sandbox.pages import CONTENT_SECURITY_POLICY, list_page, payment_page
 from app.sandbox.records import Payment, Refund
 from app.sandbox.settings import SandboxSettings
 
-Body = TypeVar("Body", bound=msgspec.Struct)
 Told: TypeAlias = tuple[int, msgspec.Struct]
 
 _LISTED_MAX: Final = 100
@@ -203,10 +205,10 @@ class GatewayRoutes:
         return _html(list_page(self._gateway.open_payments(_LISTED_MAX)))
 
 
-def _decode(raw: bytes, type_: type[Body]) -> Body | Refused:
+def _decode(raw: bytes, type_: type[Message]) -> Message | Refused:
     try:
-        return msgspec.json.decode(raw, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return read_message(raw, type_)
+    except UnreadableMessage as error:
         return Refused(400, f"PARAM_ERROR: {error}"[:200])
 
 

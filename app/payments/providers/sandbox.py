@@ -51,15 +51,16 @@ from app.payments.providers.sandbox_wire import (
     CreateRefund,
     ErrorMessage,
     Keys,
+    Message,
     PaymentMessage,
     Purpose,
     RefundMessage,
     Signed,
+    UnreadableMessage,
+    read_message,
     sign,
     verify,
 )
-
-Message = TypeVar("Message", bound=msgspec.Struct)
 
 _ACK_STATUS: Final = {
     Refusal.BAD_SIGNATURE: 401,
@@ -212,8 +213,8 @@ class SandboxProvider:
         message = Signed(Purpose.CALLBACK, "POST", self._callback_path, raw)
         verify(self._keys, message, headers, self._now_seconds())
         try:
-            told = msgspec.json.decode(raw, type=CallbackMessage)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            told = read_message(raw, CallbackMessage)
+        except UnreadableMessage as error:
             raise MalformedMessage(why=str(error)) from error
         if (told.payment is None) == (told.refund is None):
             raise MalformedMessage(why="neither or both of payment and refund")
@@ -247,10 +248,10 @@ class SandboxProvider:
             return Result(answer)
         try:
             if answer.status >= 400:
-                refused = msgspec.json.decode(answer.body, type=ErrorMessage)
+                refused = read_message(answer.body, ErrorMessage)
                 return Result(Outcome.REJECTED, code=refused.code, raw=answer.body)
-            value = msgspec.json.decode(answer.body, type=type_)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            value = read_message(answer.body, type_)
+        except UnreadableMessage:
             return Result(Outcome.UNKNOWN, code="unreadable")
         pending = answer.status == 202
         return Result(Outcome.PENDING if pending else Outcome.CONFIRMED, value, raw=answer.body)

@@ -22,13 +22,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from app.kernel.errors import BadSignature
 from app.kernel.money import AMOUNT_MINOR_MAX
 from app.payments.provider import PayState, Product, RefundStatus, StaleMessage
+
+Message = TypeVar("Message", bound=msgspec.Struct)
 
 WINDOW_SECONDS: Final = 300
 KEY_BYTES_MIN: Final = 32
@@ -122,8 +124,9 @@ def _digest(secret: bytes, message: Signed, timestamp: str, nonce: str) -> str:
 Number: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z]{8,32}\Z")]
 Currency: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
 AmountMinor: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MINOR_MAX)]
-Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Url: TypeAlias = Annotated[str, msgspec.Meta(pattern="^https?://", max_length=512)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}\Z")]
+ProviderNumber: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,64}\Z")]
+Url: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,500}\Z")]
 Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -152,7 +155,7 @@ class PaymentMessage(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: AmountMinor
     currency: Currency
     page: str
-    provider_number: str | None = None
+    provider_number: ProviderNumber | None = None
     paid_at: Moment | None = None
 
 
@@ -177,7 +180,7 @@ class RefundMessage(msgspec.Struct, frozen=True, kw_only=True):
     status: RefundStatus
     amount_minor: AmountMinor
     currency: Currency
-    provider_number: str
+    provider_number: ProviderNumber
 
 
 class CallbackMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,3 +200,20 @@ class ErrorMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOT_FOUND_CODE: Final = "NOT_FOUND"
+
+
+class UnreadableMessage(ValueError):
+    """The bytes are not such a message; the text says where."""
+
+
+def read_message(raw: bytes, type_: type[Message]) -> Message:
+    """
+    Decode one message, strictly.
+
+    Raises:
+        UnreadableMessage: it is no JSON, too deep, or a field is missing or wrong.
+    """
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableMessage(str(error)) from error

@@ -31,6 +31,7 @@ from app.payments.providers.sandbox_wire import (
     Keys,
     PaymentMessage,
     Purpose,
+    RefundMessage,
     Signed,
     sign,
 )
@@ -189,6 +190,10 @@ class Desk:
 
     def callback(self, payment: PaymentMessage, notification_id: str = "evt-1") -> bytes:
         told = CallbackMessage(id=notification_id, created_at=self.stage.now(), payment=payment)
+        return msgspec.json.encode(told)
+
+    def refund_callback(self, refund: RefundMessage, notification_id: str) -> bytes:
+        told = CallbackMessage(id=notification_id, created_at=self.stage.now(), refund=refund)
         return msgspec.json.encode(told)
 
     async def receive(self, raw: bytes, headers: Mapping[str, str] | None = None) -> HttpReply:

@@ -1,6 +1,10 @@
 """A refund is sent until the provider says success, with one number for ever."""
 
+import msgspec
+
 from app.payments.intent import AttemptState
+from app.payments.provider import RefundStatus
+from app.payments.providers.sandbox_wire import RefundMessage
 from app.payments.refunds import send_refunds_once
 from app.payments.stage import Providers
 from tests.stores.payments.desk import PRICE_MINOR, Desk
@@ -85,6 +89,38 @@ async def test_a_refund_that_the_provider_refuses_waits_for_an_operator(desk: De
     await desk.make_due()
     assert await send_refunds_once(desk.stage) == 0
     assert (await desk.attempt(number)).refunded_minor == PRICE_MINOR
+
+
+async def test_a_message_that_contradicts_the_refund_has_no_effect(desk: Desk):
+    number = await late_payment(desk)
+    (refund,) = await desk.refunds()
+    await desk.execute("UPDATE refunds SET state = 'sent'")
+    told = RefundMessage(
+        number=refund["number"],
+        payment_number=number,
+        merchant_id=desk.provider.account.merchant_id,
+        status=RefundStatus.SUCCEEDED,
+        amount_minor=PRICE_MINOR,
+        currency="CNY",
+        provider_number="SBR1",
+    )
+    for change, status in (
+        ({"amount_minor": PRICE_MINOR - 1}, 409),
+        ({"currency": "USD"}, 409),
+        ({"merchant_id": "another"}, 409),
+        ({"payment_number": f"{number[:-2]}02"}, 409),
+        ({"number": f"R{number}L02"}, 404),
+        ({"number": "R1234567"}, 404),
+    ):
+        message = msgspec.structs.replace(told, **change)
+        raw = desk.refund_callback(message, f"evt-{next(iter(change.items()))[0]}-{status}")
+        assert (await desk.receive(raw)).status == status, change
+        assert await _refund_state(desk) == "sent"
+
+    raw = desk.refund_callback(told, "evt-true")
+    assert [(await desk.receive(raw)).status for _ in range(2)] == [200, 200]
+    assert await _refund_state(desk) == "succeeded"
+    assert [kind for kind, _ in await desk.facts()].count("refund_succeeded") == 1
 
 
 async def _is(desk: Desk, state: str) -> bool:
