@@ -13,7 +13,10 @@ from app.cli.exits import Exit
 from app.kernel.errors import BadConfiguration, Unavailable
 from app.settings import Settings, read_settings
 from app.telemetry import log
-from app.wiring import run_api, run_coordinator, run_sandbox_role, run_worker
+from app.wiring.api import run_api
+from app.wiring.coordinator import run_coordinator
+from app.wiring.sandbox import run_sandbox_role
+from app.wiring.worker import run_worker
 
 Role = Callable[[Settings, asyncio.Event], Awaitable[None]]
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

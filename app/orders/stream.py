@@ -27,6 +27,9 @@ from app.storage.keys import BucketKeys
 from app.storage.lua import BoundScript, bind_script, call_script
 from app.storage.redis import ScriptConnection, redis_errors
 
+# What sells: the coordinator notes the SHA of this script in the lease row.
+PLACE_ORDERS: Final = "orders/place_orders"
+
 FORMAT_VERSION: Final = 1
 BATCH_ORDERS_MAX: Final = 1_024  # of place_orders; twice that many arguments fit Lua's stack
 QUANTITY_MAX: Final = 1_000_000
@@ -166,7 +169,7 @@ async def read_entries(
 
 def place_orders_script(incarnation: str) -> BoundScript:
     """Give place_orders as one incarnation of the server knows it."""
-    return bind_script("orders/place_orders", incarnation)
+    return bind_script(PLACE_ORDERS, incarnation)
 
 
 async def place_orders(

@@ -1,11 +1,14 @@
 """The routes of settlement: operators read the books."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 
+from app.kernel.equation import Equation, equations_as_json
+from app.orders.audit import UnknownSale
 from app.settlement.books import VERSION_MAX, AccountLine, Books, EntryLine, TrialBalance
 from app.web.access import Access
 from app.web.body import respond
@@ -32,6 +35,12 @@ class TrialBalanceQuery(msgspec.Struct, forbid_unknown_fields=True):
     """The query of `GET /admin/v1/ledger/trial-balance`."""
 
     currency: Currency | None = None
+
+
+class AuditQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """The query of `GET /admin/v1/audit`."""
+
+    sale: Annotated[str, msgspec.Meta(max_length=40)] | None = None
 
 
 class AccountView(msgspec.Struct, kw_only=True):
@@ -232,4 +241,32 @@ def trial_balance_view(balance: TrialBalance) -> TrialBalanceView:
         credits_minor=balance.credits_minor,
         difference_minor=balance.difference_minor,
         balanced=balance.difference_minor == 0,
+    )
+
+
+def audit_endpoint(audit: Callable[[str | None], Awaitable[list[Equation]]]) -> Endpoint:
+    """
+    Make GET /admin/v1/audit.
+
+    Args:
+        audit: judges every invariant of one sale, or of all.
+    """
+
+    async def judge(request: web.Request) -> web.Response:
+        query = read_query(request, AuditQuery)
+        try:
+            equations = await audit(query.sale)
+        except UnknownSale:
+            return problem("sale_not_found", request)
+        return respond(request, 200, equations_as_json(equations))
+
+    return Endpoint(
+        method="GET",
+        path="/admin/v1/audit",
+        handler=judge,
+        summary="Every promise that the stores can prove, as an equation.",
+        access=Access.VIEWER,
+        answers={200: None},
+        query=AuditQuery,
+        refusals=("sale_not_found", "shard_unavailable"),
     )

@@ -1,0 +1,1 @@
+"""Dead letters: what could not be done, kept for a person to decide."""

@@ -1,0 +1,207 @@
+"""The api: serve shoppers, providers and operators."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from app.admission.authenticator import TokenAuthenticator
+from app.admission.operators import Operators
+from app.admission.settings import read_operator_tokens, read_token_keys
+from app.admission.tokens import ShopperTokens
+from app.inventory.queues import Queues, read_all_queues
+from app.inventory.routes import admin_endpoints as stock_endpoints
+from app.inventory.stock import Stock
+from app.kernel.clock import SystemClock
+from app.kernel.equation import Equation
+from app.orders.confirmations import Confirmations
+from app.orders.desk import OrderDesk
+from app.orders.letters.routes import admin_endpoints as letter_endpoints
+from app.orders.placement import Placement
+from app.orders.routes import admin_endpoints as order_admin_endpoints
+from app.orders.routes import endpoints as order_endpoints
+from app.orders.tally import PlacementTally
+from app.payments.expiry import settle_attempts
+from app.payments.routes import endpoints as payment_endpoints
+from app.payments.stage import PaymentStage
+from app.payments.views import payments_of_order
+from app.sales.catalog import Catalog
+from app.sales.routes import SaleDesk
+from app.sales.routes import admin_endpoints as sale_admin_endpoints
+from app.sales.routes import endpoints as sale_endpoints
+from app.settings import Settings
+from app.settlement.books import Books
+from app.settlement.full_audit import audit_all
+from app.settlement.routes import admin_endpoints as ledger_endpoints
+from app.settlement.routes import audit_endpoint
+from app.storage.redis import ScriptConnection, open_redis
+from app.storage.server_clock import ServerClock
+from app.telemetry.lag import measure_lag
+from app.telemetry.metrics import Metrics
+from app.web.application import build_application
+from app.web.endpoint import Endpoint
+from app.web.exposition import metrics_endpoint
+from app.web.health import Readiness, health_endpoints
+from app.web.openapi import openapi_endpoint
+from app.web.server import Listener
+from app.wiring.listeners import own_listener, start_own, store_checks
+from app.wiring.stores import (
+    VERSION,
+    Stores,
+    open_payments,
+    open_stores,
+)
+
+
+async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
+    """Serve shoppers and callbacks; the first api process serves operators too."""
+    index = settings.process.index
+    metrics = Metrics(role="api", process=f"api-{index}", version=VERSION)
+    async with contextlib.AsyncExitStack() as opened:
+        stores = await opened.enter_async_context(open_stores(settings, "api"))
+        stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
+        api_url = settings.redis.api_url or settings.redis.url
+        redis = open_redis(api_url, client_name="doorbuster-api")
+        opened.push_async_callback(redis.aclose)
+        api = Api(settings, stores, stage, metrics, redis)
+        opened.push_async_callback(api.close)
+        readiness = Readiness()
+        public = Listener(api.public(readiness), settings.web, readiness)
+        admin = Listener(api.admin(readiness), settings.web)
+        own = own_listener(settings, metrics, readiness)
+        opened.push_async_callback(own.stop)
+        opened.push_async_callback(admin.stop)
+        opened.push_async_callback(public.stop)
+        await public.start(settings.web.host, settings.web.port, reuse_port=True)
+        if index == 0:
+            await admin.start(settings.web.admin_host, settings.web.admin_port)
+        await start_own(own, settings)
+        readiness.started = True
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(api.clock.keep(redis, stopping))
+            lag = tasks.create_task(measure_lag(metrics.loop_lag_seconds))
+            await stopping.wait()
+            lag.cancel()
+
+
+class Api:
+    """Everything an api process serves."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stores: Stores,
+        stage: PaymentStage,
+        metrics: Metrics,
+        redis: Redis,
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._stage = stage
+        self._metrics = metrics
+        self.clock = ServerClock(SystemClock())
+        self.catalog = Catalog(stores.shards)
+        self.stock = Stock(stores.shards, stores.redis, stores.deployment)
+        api_url = settings.redis.api_url or settings.redis.url
+        self.placement = Placement(
+            stores.shards,
+            partial(ScriptConnection, api_url, client_name="doorbuster-place"),
+            self.clock,
+            stores.deployment,
+            settings.orders.placement,
+            PlacementTally(),
+        )
+        self.confirmations = Confirmations(redis, stores.shards, stores.deployment)
+        self.authenticator = TokenAuthenticator(
+            ShopperTokens(
+                read_token_keys(settings.auth.keys),
+                leeway_seconds=settings.auth.leeway_seconds,
+                issuer=settings.auth.issuer or None,
+                token_bytes_max=settings.auth.token_bytes_max,
+                verified_tokens_max=settings.auth.verified_tokens_max,
+            ),
+            Operators(read_operator_tokens(settings.auth.operators)),
+            SystemClock(),
+        )
+
+    async def close(self) -> None:
+        """Answer everybody that waits, then stop."""
+        await self.placement.close()
+        await self.confirmations.close()
+        await self.catalog.close()
+
+    def public(self, readiness: Readiness) -> web.Application:
+        """Build the shoppers' and providers' application."""
+        endpoints = [
+            *sale_endpoints(self._sale_desk()),
+            *order_endpoints(self._order_desk()),
+            *payment_endpoints(self._stage),
+        ]
+        document = openapi_endpoint(endpoints, title="Doorbuster", version=VERSION)
+        return self._build([*endpoints, document, *health_endpoints(readiness, {})])
+
+    def admin(self, readiness: Readiness) -> web.Application:
+        """Build the operators' application."""
+        endpoints = [
+            *sale_admin_endpoints(self._sale_desk()),
+            *stock_endpoints(self.catalog, self.stock, self._read_queues),
+            *order_admin_endpoints(self._order_desk()),
+            *letter_endpoints(self._stores.shards, self.catalog),
+            *ledger_endpoints(Books(self._stores.ledger)),
+            audit_endpoint(self._audit),
+        ]
+        document = openapi_endpoint(endpoints, title="Doorbuster, admin", version=VERSION)
+        checks = store_checks(self._stores)
+        return self._build(
+            [
+                *endpoints,
+                document,
+                *health_endpoints(readiness, checks),
+                metrics_endpoint(self._metrics),
+            ]
+        )
+
+    async def _read_queues(self) -> Queues:
+        stores = self._stores
+        return await read_all_queues(stores.shards, stores.redis, stores.deployment)
+
+    async def _audit(self, sale: str | None) -> list[Equation]:
+        stores = self._stores
+        return await audit_all(stores.shards, stores.redis, stores.ledger, stores.deployment, sale)
+
+    def _build(self, endpoints: Sequence[Endpoint]) -> web.Application:
+        return build_application(
+            endpoints,
+            settings=self._settings.web,
+            authenticator=self.authenticator,
+            tally=self._metrics.requests,
+            now_ms=self.clock.now_ms,
+        )
+
+    def _sale_desk(self) -> SaleDesk:
+        shortest = 1 if self._settings.embedded else self._settings.sales.pay_within_seconds_min
+        return SaleDesk(
+            shards=self._stores.shards,
+            catalog=self.catalog,
+            settings=replace(self._settings.sales, pay_within_seconds_min=shortest),
+            now_ms=self.clock.now_ms,
+            available=self.stock.available,
+            gate_seen=self.stock.gate_seen,
+        )
+
+    def _order_desk(self) -> OrderDesk:
+        return OrderDesk(
+            shards=self._stores.shards,
+            catalog=self.catalog,
+            placement=self.placement,
+            confirmations=self.confirmations,
+            ids=self._stage.order_ids,
+            settle_attempts=partial(settle_attempts, self._stage),
+            money_of_order=partial(payments_of_order, self._stores.shards),
+            count_answer=self._metrics.answers.count,
+            now_ms=self.clock.now_ms,
+        )
