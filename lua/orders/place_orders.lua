@@ -57,15 +57,18 @@ local OVER_LIMIT, SOLD_OUT, BACKLOG_FULL, PLACED = -7, -8, -6, 0
 local REMEMBERED = ">I2I5I6c8"
 local REMEMBERED_BYTES, REMEMBERED_FINGERPRINT_AT = 21, 14
 
-local function check_order(order)
-  local quantity = order[4]
-  assert(#order == 6, "an order has six fields")
-  assert(type(order[1]) == "string" and #order[1] == KEY_HASH_BYTES, "bad key hash")
-  assert(type(order[2]) == "string" and #order[2] == FINGERPRINT_BYTES, "bad fingerprint")
-  assert(type(order[3]) == "string" and order[3] ~= "", "bad shopper")
-  assert(type(quantity) == "number" and quantity % 1 == 0, "bad quantity")
-  assert(quantity >= 1 and quantity <= QUANTITY_MAX, "bad quantity")
-  assert(type(order[5]) == "string" and type(order[6]) == "string", "bad reference or group")
+local function is_text_of(value, bytes)
+  return type(value) == "string" and #value == bytes
+end
+
+local function is_sound(order)
+  local shopper, quantity = order[3], order[4]
+  return #order == 6
+    and is_text_of(order[1], KEY_HASH_BYTES) and is_text_of(order[2], FINGERPRINT_BYTES)
+    and type(shopper) == "string" and shopper ~= ""
+    and type(quantity) == "number" and quantity % 1 == 0
+    and quantity >= 1 and quantity <= QUANTITY_MAX
+    and type(order[5]) == "string" and type(order[6]) == "string"
 end
 
 local function read_batch()
@@ -73,7 +76,7 @@ local function read_batch()
   assert(version == BATCH_VERSION, "unknown version of the batch")
   assert(#asked >= 1 and #asked <= BATCH_ORDERS_MAX, "bad number of orders")
   for _, order in ipairs(asked) do
-    check_order(order)
+    assert(is_sound(order), "a malformed order")
   end
   return asked
 end
@@ -136,8 +139,11 @@ local function look_up(key, asked, column)
   return found
 end
 
+-- What `shoppers` held before the batch is text, or false; what the batch added is a number.
 local function units_held(value)
-  if not value then
+  if type(value) == "number" then
+    return value
+  elseif not value then
     return 0
   end
   return assert(whole_number(value), "the units a shopper holds are no number")
@@ -165,18 +171,18 @@ local function refuse(bucket, held, quantity)
 end
 
 -- Take the units in memory and note what accepting this order will write.
-local function accept(plan, bucket, order, now_ms)
+local function accept(plan, bucket, order, held, now_ms)
   local key_hash, fingerprint, shopper, quantity = order[1], order[2], order[3], order[4]
-  local seq = bucket.orders_placed
+  local accepted, seq = #plan.accepted, bucket.orders_placed
   local remembered = struct.pack(REMEMBERED, plan.epoch, seq, now_ms, fingerprint)
   bucket.remaining = bucket.remaining - quantity
   bucket.orders_placed = seq + 1
   bucket.units_placed = bucket.units_placed + quantity
   plan.known[key_hash] = remembered
-  plan.held[shopper] = tostring(units_held(plan.held[shopper]) + quantity)
-  table.insert(plan.accepted, order)
-  table.insert(plan.remembered, key_hash)
-  table.insert(plan.remembered, remembered)
+  plan.held[shopper] = held + quantity
+  plan.accepted[accepted + 1] = order
+  plan.remembered[2 * accepted + 1] = key_hash
+  plan.remembered[2 * accepted + 2] = remembered
   return {PLACED, seq}
 end
 
@@ -187,8 +193,8 @@ local function answer(plan, bucket, order, window, now_ms)
   elseif window then
     return {window, 0}
   end
-  return refuse(bucket, units_held(plan.held[order[3]]), order[4])
-    or accept(plan, bucket, order, now_ms)
+  local held = units_held(plan.held[order[3]])
+  return refuse(bucket, held, order[4]) or accept(plan, bucket, order, held, now_ms)
 end
 
 -- One field and value per buyer; who bought twice in a batch is written once, with the last count.
@@ -198,8 +204,8 @@ local function units_of_buyers(plan)
     local shopper = order[3]
     if not seen[shopper] then
       seen[shopper] = true
-      table.insert(fields, shopper)
-      table.insert(fields, plan.held[shopper])
+      fields[#fields + 1] = shopper
+      fields[#fields + 1] = plan.held[shopper]
     end
   end
   return fields

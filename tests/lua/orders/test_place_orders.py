@@ -270,6 +270,15 @@ async def test_the_largest_batch_is_placed(bucket: BucketOnValkey) -> None:
     assert entry.orders == tuple(orders)
 
 
+async def test_no_entry_is_pushed_out_by_later_ones(bucket: BucketOnValkey) -> None:
+    orders = orders_of_others(250)
+    await bucket.change(remaining=250)
+    for order in orders:
+        await bucket.place(order)
+    assert [entry.orders for entry in await bucket.entries()] == [(order,) for order in orders]
+    assert "MAXLEN" not in bucket.script.text
+
+
 async def test_hashes_of_any_bytes_survive(bucket: BucketOnValkey) -> None:
     await bucket.change(remaining=256, limit=1)
     orders = [
