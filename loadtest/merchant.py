@@ -61,9 +61,10 @@ class Merchant:
         return await self._get("/admin/v1/queues")
 
     async def backlog(self, sales: Collection[str]) -> int:
-        """Count the accepted orders of these sales that have no row yet."""
-        buckets = (await self.queues())["buckets"]
-        return sum(bucket["orders"] for bucket in buckets if bucket["sale"] in sales)
+        """Count the accepted orders of these sales that have no row; unreadable queues count 1."""
+        queues = (await self.queues())["queues"]
+        orders = (queue["orders"] for queue in queues if queue["sale"] in sales)
+        return sum(1 if waiting is None else waiting for waiting in orders)
 
     async def audit(self) -> dict[str, Any]:
         """Read GET /admin/v1/audit."""
