@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from app.cli.doctor import doctor
 from app.cli.exits import Exit
 from app.cli.finding import Health
-from app.cli.store_checks import check_database, check_redis, check_scripts, check_readiness
+from app.cli.store_checks import check_database, check_readiness, check_redis, check_scripts
 from app.storage.redis import open_redis
 from app.storage.shards import Database, DatabaseSettings
 from tests.stores.audited_sale import AuditedSale
