@@ -112,28 +112,26 @@ class Gateway:
             return Refused(409, "ALREADY_PAID")
         return self._keep(msgspec.structs.replace(payment, state=PayState.CLOSED))
 
-    def pay(self, number: str, amount_minor: int | None = None) -> Payment | Refused:
+    def pay(self, number: str) -> Payment | Refused:
         """
         Take the shopper's money, even for a payment that is closed.
 
         Real gateways do that when paying and closing cross; here a tester decides.
         Paying twice takes the money once.
-
-        Args:
-            number: the merchant's number of the payment.
-            amount_minor: what is taken instead of what was asked for.
         """
         payment = self.payment(number)
         if isinstance(payment, Refused) or payment.state in CAPTURED_STATES:
             return payment
-        return self._keep(
-            msgspec.structs.replace(
-                payment,
-                state=PayState.PAID,
-                provider_number=f"SBP{number}",
-                captured_minor=amount_minor or payment.request.amount_minor,
-                paid_at_ms=self._clock.now_ms(),
-            )
+        return self._keep(self.as_paid(payment, payment.request.amount_minor))
+
+    def as_paid(self, payment: Payment, amount_minor: int) -> Payment:
+        """Describe a payment as if it were paid now; nothing changes by that."""
+        return msgspec.structs.replace(
+            payment,
+            state=PayState.PAID,
+            provider_number=f"SBP{payment.key}",
+            captured_minor=amount_minor,
+            paid_at_ms=self._clock.now_ms(),
         )
 
     def refund(self, request: CreateRefund) -> Refund | Refused:
@@ -206,7 +204,7 @@ class Gateway:
         """Write the notification of a payment's state; repeats carry the same id."""
         now_ms = self._clock.now_ms()
         message = CallbackMessage(
-            id=f"evt-{payment.key}-{payment.state}",
+            id=f"evt-{payment.key}-{payment.state}-{payment.captured_minor}",
             created_at=instant(now_ms),
             payment=self.tell_payment(payment),
         )

@@ -54,12 +54,22 @@ class ControlCallback(StrEnum):
 
 
 class Control(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /control/payments/{payment_id}`."""
+    """
+    The body of `POST /control/payments/{payment_id}`.
+
+    `amount_minor` other than what was asked for makes a message that lies: it is
+    signed, and the gateway's own books say that nobody paid.
+    """
 
     outcome: ControlOutcome
     callback: ControlCallback = ControlCallback.NOW
     delay_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] | None = None
     amount_minor: AmountMinor | None = None
+
+    def is_lie(self, payment: Payment) -> bool:
+        """Whether the merchant is told something that did not happen."""
+        amount_differs = self.amount_minor not in (None, payment.request.amount_minor)
+        return self.callback is ControlCallback.FORGED or amount_differs
 
 
 class GatewayRoutes:
@@ -157,25 +167,24 @@ class GatewayRoutes:
     def _play(self, payment: Payment, wish: Control) -> None:
         if wish.outcome is ControlOutcome.TIMEOUT:
             return
-        if wish.callback is ControlCallback.FORGED:
-            lie = msgspec.structs.replace(
-                payment,
-                state=PayState.PAID,
-                provider_number=f"SBP{payment.key}",
-                captured_minor=wish.amount_minor or payment.request.amount_minor,
-                paid_at_ms=self._clock.now_ms(),
-            )
-            self._deliveries.forge(self._gateway.payment_callback(lie, wish.delay_ms or 0))
+        told = self._lie(payment, wish) if wish.is_lie(payment) else self._act(payment.key, wish)
+        if isinstance(told, Refused) or wish.callback is ControlCallback.NEVER:
             return
-        ended = self._act(payment.key, wish)
-        if not isinstance(ended, Refused) and wish.callback is not ControlCallback.NEVER:
-            callback = self._gateway.payment_callback(ended, self._delay_ms(wish))
+        callback = self._gateway.payment_callback(told, self._delay_ms(wish))
+        if wish.callback is ControlCallback.FORGED:
+            self._deliveries.forge(callback)
+        else:
             copies = 2 if wish.callback is ControlCallback.TWICE else 1
             self._deliveries.deliver(callback, copies)
 
+    def _lie(self, payment: Payment, wish: Control) -> Payment:
+        if wish.outcome is ControlOutcome.DECLINE:
+            return msgspec.structs.replace(payment, state=PayState.CLOSED)
+        return self._gateway.as_paid(payment, wish.amount_minor or payment.request.amount_minor)
+
     def _act(self, number: str, wish: Control) -> Payment | Refused:
         if wish.outcome is ControlOutcome.PAY:
-            return self._gateway.pay(number, wish.amount_minor)
+            return self._gateway.pay(number)
         return self._gateway.close(number)
 
     def _delay_ms(self, wish: Control) -> int:

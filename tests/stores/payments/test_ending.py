@@ -101,7 +101,8 @@ async def test_settling_tells_closed_paid_and_nothing_to_settle_apart(desk: Desk
 async def test_a_provider_that_contradicts_us_leaves_the_order_waiting(desk: Desk):
     key = await desk.place()
     attempt = await desk.start(key)
-    await desk.play(attempt.number, callback="never", amount_minor=1)
+    await desk.play(attempt.number, callback="never")
+    await desk.execute("UPDATE payment_attempts SET amount_minor = amount_minor + 1")
     await desk.set_closing(key)
 
     for _ in range(2):

@@ -267,6 +267,18 @@ async def test_a_forged_callback_changes_nothing_on_either_side(desk: Desk):
     assert await _state(desk.provider.query(attempt.reference())) is PayState.NOT_PAID
 
 
+async def test_a_message_of_one_cent_less_is_a_lie_and_the_true_one_still_counts(desk: Desk):
+    key = await desk.place()
+    attempt = await desk.start(key)
+    await desk.play(attempt.number, amount_minor=PRICE_MINOR - 1)
+    await eventually(lambda: desk.counted_callbacks("amount_mismatch") >= 1)
+    assert await _state(desk.provider.query(attempt.reference())) is PayState.NOT_PAID
+
+    await desk.play(attempt.number)
+    await eventually(lambda: desk.counted_callbacks("paid") == 1)
+    assert await desk.order_state(key) == "paid"
+
+
 async def test_a_shopper_who_walks_away_leaves_the_payment_open(desk: Desk):
     attempt = await desk.start(await desk.place())
     assert await desk.play(attempt.number, "timeout") == 202
