@@ -101,6 +101,7 @@ class ProcessSettings:
 
     index: int = 0  # of several api processes; the first one has the admin listener
     metrics_port: int = 0  # 0: no metrics listener of its own
+    metrics_targets: tuple[str, ...] = ()  # host:port of every process, for /metrics/targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

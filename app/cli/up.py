@@ -80,7 +80,7 @@ class Terminal:
     def ready(self, run: RunFile) -> None:
         table = Table.grid(padding=(0, 2))
         table.add_row("shop", run.public)
-        table.add_row("operations", f"{run.admin}/ops")
+        table.add_row("operations", run.admin)
         table.add_row("admin token", run.admin_token)
         table.add_row("sandbox", run.sandbox)
         table.add_row("data, logs", run.data_dir)

@@ -208,8 +208,15 @@ async def _migrate(plan: _Plan, logs: Path) -> None:
 
 def _roles(plan: _Plan, api_processes: int) -> list[RoleSpec]:
     """List every role so that the reverse order is the order of stopping: api first."""
-    watched = [_watched_role(plan, role, command=role) for role in ("coordinator", "worker")]
-    return [_sandbox_role(plan), *watched, *(_api_role(plan, i) for i in range(api_processes))]
+    ports = [free_port() for _ in range(2 + api_processes)]
+    targets = _json([f"{LOCALHOST}:{port}" for port in ports])
+    coordinator, worker, *api = ports
+    return [
+        _sandbox_role(plan),
+        _watched_role(plan, "coordinator", command="coordinator", port=coordinator),
+        _watched_role(plan, "worker", command="worker", port=worker),
+        *(_api_role(plan, index, port, targets) for index, port in enumerate(api)),
+    ]
 
 
 def _sandbox_role(plan: _Plan) -> RoleSpec:
@@ -222,20 +229,21 @@ def _sandbox_role(plan: _Plan) -> RoleSpec:
     )
 
 
-def _api_role(plan: _Plan, index: int) -> RoleSpec:
-    spec = _watched_role(
-        plan, "api", command="serve", extra={"DOORBUSTER_PROCESS__INDEX": str(index)}
-    )
+def _api_role(plan: _Plan, index: int, port: int, targets: str) -> RoleSpec:
+    extra = {
+        "DOORBUSTER_PROCESS__INDEX": str(index),
+        "DOORBUSTER_PROCESS__METRICS_TARGETS": targets,
+    }
+    spec = _watched_role(plan, "api", command="serve", port=port, extra=extra)
     if index == 0:  # the one that has the admin listener
         spec = replace(spec, ready=lambda: answers_ready(plan.admin_port))
     return replace(spec, name=f"api-{index}")
 
 
 def _watched_role(
-    plan: _Plan, role: str, *, command: str, extra: Mapping[str, str] = _NOTHING
+    plan: _Plan, role: str, *, command: str, port: int, extra: Mapping[str, str] = _NOTHING
 ) -> RoleSpec:
     """Describe a role that serves its metrics on a port of its own: once it does, it is ready."""
-    port = free_port()
     return RoleSpec(
         role=role,
         name=role,

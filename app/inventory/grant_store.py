@@ -7,6 +7,7 @@ last; any coordinator can carry on from the rows (hot-path.md §1, Moves).
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from app.storage.shards import Shard
@@ -53,6 +54,14 @@ WITH credited AS (
     VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING units
 )
 UPDATE sales SET pool = pool + credited.units FROM credited WHERE sale = $3"""
+
+
+class GrantState(StrEnum):
+    """How far a grant has come."""
+
+    ISSUED = "issued"
+    APPLIED = "applied"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,7 @@ async def apply_grant(shard: Shard, grant: Grant) -> bool | None:
 async def settle_grant(home: Shard, grant: Grant, *, taken: bool) -> None:
     """Cross a grant off; one that was refused goes back to the pool, once."""
     async with home.transaction() as connection:
-        state = "applied" if taken else "refused"
+        state = GrantState.APPLIED if taken else GrantState.REFUSED
         settled = await connection.fetchval(SETTLE_GRANT, grant.id, state)
         if settled is not None and not taken:
             await connection.execute(

@@ -98,7 +98,7 @@ async def read_all_queues(shards: Shards, redis: Redis, deployment: str) -> Queu
             away.append(shard.index)
             continue
         letters.update(parked)
-        found += await _look(shard.index, rows, redis, deployment)
+        found += await look_at_queues(shard.index, rows, redis, deployment)
     found.sort(key=lambda queue: (queue.sale, queue.bucket))
     return Queues(
         queues=found,
@@ -108,7 +108,9 @@ async def read_all_queues(shards: Shards, redis: Redis, deployment: str) -> Queu
     )
 
 
-async def _look(shard: int, rows: Iterable[Row], redis: Redis, deployment: str) -> list[Queue]:
+async def look_at_queues(
+    shard: int, rows: Iterable[Row], redis: Redis, deployment: str
+) -> list[Queue]:
     """Look at the streams of one shard's buckets; ask no further once Redis is silent."""
     queues = []
     silent = False

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from app.kernel.errors import BadConfiguration
+from app.kernel.loop import pause
 from app.storage.shards import (
     Connection,
     Database,
@@ -71,7 +72,8 @@ class MigrationState:
 def read_migrations(folder: str) -> list[Migration]:
     """Return the migrations of `shard` or `ledger`, oldest first."""
     return [
-        Migration(path.stem, path.read_text()) for path in sorted((_FOLDER / folder).glob("*.sql"))
+        Migration(path.stem, path.read_text(encoding="utf-8"))
+        for path in sorted((_FOLDER / folder).glob("*.sql"))
     ]
 
 
@@ -121,7 +123,7 @@ async def _migrate(
 ) -> list[MigrationState]:
     async with await database.lock_session() as lock, database.connection() as connection:
         await _wait_for_lock(lock)
-        applied = await _applied(connection, name)
+        applied = await _applied(connection, folder, name)
         states = []
         for migration in read_migrations(folder):
             known = applied.get(migration.version)
@@ -132,8 +134,7 @@ async def _migrate(
                     why="the file has changed since it was applied",
                 )
             if known is None and not dry_run:
-                await lock.ping()
-                await _apply(connection, migration)
+                await _apply(connection, lock, migration)
             states.append(MigrationState(name, migration.version, known is not None))
         return states
 
@@ -143,27 +144,38 @@ async def _wait_for_lock(lock: LockSession) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _applied(connection: Connection, name: str) -> dict[str, str]:
+async def _applied(connection: Connection, folder: str, name: str) -> dict[str, str]:
     if not await connection.fetchval(SELECT_HAS_MIGRATIONS):
         return {}
     applied = {row["version"]: row["checksum"] for row in await connection.fetch(SELECT_MIGRATIONS)}
-    unknown = applied.keys() - {
-        migration.version for folder in ("shard", "ledger") for migration in read_migrations(folder)
-    }
+    unknown = applied.keys() - {migration.version for migration in read_migrations(folder)}
     if unknown:
         raise BadConfiguration(
             database=name,
             migration=min(unknown),
-            why="the database is newer than this program",
+            why=f"the database is newer than this program, or is no {folder}",
         )
     return applied
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
-    async with connection.transaction():
-        await connection.execute(CREATE_MIGRATIONS)
-        await connection.execute(migration.text)
-        await connection.execute(INSERT_MIGRATION, migration.version, migration.checksum)
+async def _apply(connection: Connection, lock: LockSession, migration: Migration) -> None:
+    """Apply one file; the lock's session is kept from falling silent meanwhile."""
+    done = asyncio.Event()
+    keeping = asyncio.create_task(_keep(lock, done))
+    try:
+        async with connection.transaction():
+            await connection.execute(CREATE_MIGRATIONS)
+            await connection.execute(migration.text)
+            await connection.execute(INSERT_MIGRATION, migration.version, migration.checksum)
+    finally:
+        done.set()
+        await keeping
+
+
+async def _keep(lock: LockSession, done: asyncio.Event) -> None:
+    while not done.is_set():
+        await lock.ping()
+        await pause(done, 1_000)
 
 
 async def _identify(shard: Shard, deployment: str) -> None:

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Self, TypeAlias, cast
@@ -66,6 +67,7 @@ class Database:
         self._fields = fields
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
+        self.observe_wait: Callable[[float], None] = _observe_nothing
 
     async def close(self) -> None:
         """Give running statements a moment, then cut the connections."""
@@ -88,7 +90,9 @@ class Database:
         """
         with self.translating():
             pool = self._pool or await self._open()
+            asked = time.perf_counter()
             connection = await pool.acquire(timeout=self._settings.connect_timeout_ms / 1000)
+            self.observe_wait(time.perf_counter() - asked)
             try:
                 yield connection
             except (TimeoutError, asyncio.CancelledError):
@@ -152,6 +156,10 @@ class Database:
                     },
                 )
         return self._pool
+
+
+def _observe_nothing(_seconds: float) -> None:
+    """Stand in until wiring says who wants to hear of waits for a connection."""
 
 
 async def _speak_json(connection: "asyncpg.Connection[Any]") -> None:

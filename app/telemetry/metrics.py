@@ -89,7 +89,7 @@ class Metrics:
 
     def __init__(self, *, role: str, process: str, version: str) -> None:
         self.registry = CollectorRegistry()
-        self._role, self._process = role, process
+        self.role, self._process = role, process
         self.requests = RequestTally()
         self.answers = AnswerTally()
         self.registry.register(self.requests)
@@ -126,7 +126,7 @@ class Metrics:
     def _add_build(self, version: str) -> None:
         labels = ("role", "process", "version", "python")
         build = self._gauge("build_info", "Always 1; the labels tell what runs.", labels)
-        build.labels(self._role, self._process, version, platform.python_version()).set(1)
+        build.labels(self.role, self._process, version, platform.python_version()).set(1)
 
     def _add_orders(self) -> None:
         by_bucket = ("sale", "bucket")
@@ -175,16 +175,6 @@ class Metrics:
             "bucket_closed_seconds",
             "Time in which a bucket of an open sale sold nothing.",
             ("reason",),
-        )
-        self.invariant_breaks = self._counter(
-            "invariant_breaks",
-            "Equations of the audit that did not hold.",
-            ("sale", "check"),
-        )
-        self.invariant_last_check = self._gauge(
-            "invariant_last_check_timestamp_seconds",
-            "When the audit last ran, Unix time.",
-            (),
         )
 
     def _add_letters(self) -> None:

@@ -44,7 +44,7 @@ from app.telemetry.lag import measure_lag
 from app.telemetry.metrics import Metrics
 from app.web.application import build_application
 from app.web.endpoint import Endpoint
-from app.web.exposition import metrics_endpoint
+from app.web.exposition import metrics_endpoint, targets_endpoint
 from app.web.health import Readiness, health_endpoints
 from app.web.openapi import openapi_endpoint
 from app.web.server import Listener
@@ -62,7 +62,7 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
     index = settings.process.index
     metrics = Metrics(role="api", process=f"api-{index}", version=VERSION)
     async with contextlib.AsyncExitStack() as opened:
-        stores = await opened.enter_async_context(open_stores(settings, "api"))
+        stores = await opened.enter_async_context(open_stores(settings, metrics))
         stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
         api_url = settings.redis.api_url or settings.redis.url
         redis = open_redis(api_url, client_name="doorbuster-api")
@@ -162,6 +162,7 @@ class Api:
                 document,
                 *health_endpoints(readiness, checks),
                 metrics_endpoint(self._metrics),
+                targets_endpoint(self._settings.process.metrics_targets),
             ]
         )
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from typing import Final
 
 from app.inventory.coordinator import Coordinator
 from app.inventory.recovery import Recovery
 from app.inventory.server import BucketServer
 from app.inventory.tally import RecoveryTally
+from app.inventory.watch import Watch
 from app.kernel.loop import Pace
 from app.orders.stream import PLACE_ORDERS
 from app.settings import Settings
@@ -24,13 +26,15 @@ from app.wiring.stores import (
     open_stores,
 )
 
+WATCH_PACE: Final = Pace(idle_ms=1_000)
+
 
 async def run_coordinator(settings: Settings, stopping: asyncio.Event) -> None:
     """Look after every bucket, shard by shard, until told to stop."""
     metrics = Metrics(role="coordinator", process="coordinator", version=VERSION)
     pace = Pace(idle_ms=settings.inventory.coordinator.pass_ms)
     async with contextlib.AsyncExitStack() as opened:
-        stores = await opened.enter_async_context(open_stores(settings, "coordinator"))
+        stores = await opened.enter_async_context(open_stores(settings, metrics))
         server = BucketServer(stores.redis, stores.deployment)
         await server.check_configuration()
         readiness = Readiness()
@@ -42,8 +46,12 @@ async def run_coordinator(settings: Settings, stopping: asyncio.Event) -> None:
                 tasks.create_task(duties.keep(stopping))
                 coordinator = coordinator_of(settings, stores, server, metrics, shard, duties)
                 opened.push_async_callback(coordinator.close)
-                work: Work = (f"coordinator {shard.index}", coordinator.coordinate_once, pace)
-                start_loops(tasks, [work], stopping)
+                watch = Watch(shard, duties, stores.redis, stores.deployment, metrics)
+                work: list[Work] = [
+                    (f"coordinator {shard.index}", coordinator.coordinate_once, pace),
+                    (f"watch {shard.index}", watch.watch_once, WATCH_PACE),
+                ]
+                start_loops(tasks, work, stopping)
             await start_own(own, settings)
             readiness.started = True
             lag = tasks.create_task(measure_lag(metrics.loop_lag_seconds))

@@ -35,7 +35,7 @@ class Stores:
 
 
 @contextlib.asynccontextmanager
-async def open_stores(settings: Settings, role: str) -> AsyncGenerator[Stores]:
+async def open_stores(settings: Settings, metrics: Metrics) -> AsyncGenerator[Stores]:
     """
     Open shards, ledger and Redis with full rights, and close them at the end.
 
@@ -51,7 +51,10 @@ async def open_stores(settings: Settings, role: str) -> AsyncGenerator[Stores]:
     )
     shards = Shards(settings.postgres.shard_urls, settings.postgres.database)
     ledger = Database(settings.postgres.ledger_url, settings.postgres.database)
-    redis = open_redis(settings.redis.url, client_name=f"doorbuster-{role}")
+    redis = open_redis(settings.redis.url, client_name=f"doorbuster-{metrics.role}")
+    for shard in shards.all:
+        wait = metrics.shard_pool_wait_seconds.labels(str(shard.index))
+        shard.observe_wait = wait.observe
     try:
         await shards.read_map()
         yield Stores(

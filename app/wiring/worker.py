@@ -40,7 +40,7 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
     """Flush, close, move, enquire, refund and post until told to stop."""
     metrics = Metrics(role="worker", process="worker", version=VERSION)
     async with contextlib.AsyncExitStack() as opened:
-        stores = await opened.enter_async_context(open_stores(settings, "worker"))
+        stores = await opened.enter_async_context(open_stores(settings, metrics))
         stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
         readiness = Readiness()
         own = own_listener(settings, metrics, readiness)

@@ -13,8 +13,6 @@ ADD_VALUE = re.compile(r"ALTER TYPE (\w+) ADD VALUE (?:IF NOT EXISTS )?'(\w+)'")
 
 # An SQL type is named as its Python twin, but for these.
 RENAMED = {"account_guard": "Guard", "bucket_state": "BucketMode", "ledger_side": "Side"}
-# Types that live in statements alone: no Python code names their values.
-SQL_ONLY = {"grant_state", "letter_kind"}
 
 
 def sql_enums() -> dict[str, list[str]]:
@@ -51,16 +49,11 @@ def twin_of(sql_name: str) -> str:
 SQL_ENUMS = sql_enums()
 
 
-@pytest.mark.parametrize("name", sorted(set(SQL_ENUMS) - SQL_ONLY))
+@pytest.mark.parametrize("name", sorted(SQL_ENUMS))
 def test_an_sql_enum_and_its_python_twin_hold_the_same_values(name):
     twin = python_enums()[twin_of(name)]
 
     assert sorted(str(member) for member in twin) == sorted(SQL_ENUMS[name])
-
-
-def test_a_type_said_to_live_in_sql_alone_exists_and_has_no_twin():
-    assert {name for name in SQL_ONLY if twin_of(name) in python_enums()} == set()
-    assert set(SQL_ENUMS) >= SQL_ONLY
 
 
 def test_a_members_name_is_its_value_in_capitals():

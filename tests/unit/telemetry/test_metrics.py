@@ -48,8 +48,6 @@ def test_every_metric_of_the_list_exists_with_its_unit():
         "request_duration_seconds",
         "answers",
         "stock_units",
-        "invariant_breaks",
-        "invariant_last_check_timestamp_seconds",
         "order_backlog_orders",
         "order_backlog_oldest_age_seconds",
         "flush_duration_seconds",
