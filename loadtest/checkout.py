@@ -21,7 +21,7 @@ from loadtest.plan import Ending
 FINAL_STATES: Final = frozenset({"paid", "shipped", "completed", "closed", "refunded", "rejected"})
 PAID_STATES: Final = frozenset({"paid", "shipped", "completed"})
 LATE_CALLBACK_MS: Final = 3_000
-_LOOK_AGAIN_SECONDS_MIN: Final = 0.1
+_LOOK_AGAIN_SECONDS_MIN: Final = 0.2
 _LOOK_AGAIN_SECONDS_MAX: Final = 1.0
 _Judgement: TypeAlias = Callable[[Mapping[str, Any]], bool]
 _AGAIN: Final = frozenset({"order_not_confirmed", "payment_in_progress", "outcome_unknown"})
@@ -36,6 +36,7 @@ class Checkout:
         public: connections of its own, so that payments do not queue behind clicks.
         sandbox: the gateway's control.
         history: for tokens; the endings are noted there.
+        pay_within_seconds: of the sales; who leaves an order does not look before.
         give_up_seconds: for one order, from its beginning to a final state.
         begun, ended: how many orders, by ending.
         refusals: codes of payments and cancels that were refused for good.
@@ -44,6 +45,7 @@ class Checkout:
     public: Client
     sandbox: Client
     history: History
+    pay_within_seconds: float
     give_up_seconds: float
     begun: Counter[Ending] = field(default_factory=Counter)
     ended: Counter[Ending] = field(default_factory=Counter)
@@ -92,17 +94,18 @@ class _Order:
     async def pay_late(self) -> None:
         """Open a payment, let the order close, then let the money come."""
         payment_id = await self._open_payment()
+        await asyncio.sleep(self._checkout.pay_within_seconds)
         order = await self._until_final()
         if payment_id and order["status"] == "closed":
             await self._control(payment_id, "now")
             await self._until(_is_refunded)
 
     async def cancel(self) -> None:
-        await self._until_confirmed()
         await self._post(f"{self._path}/cancel")
         await self._until_final()
 
     async def abandon(self) -> None:
+        await asyncio.sleep(self._checkout.pay_within_seconds)
         await self._until_final()
 
     async def _pay(self, callback: str, delay_ms: int = 0) -> bool:
@@ -115,7 +118,6 @@ class _Order:
 
     async def _open_payment(self) -> str:
         """Open a payment attempt; empty when it was refused for good."""
-        await self._until_confirmed()
         reply = await self._post(
             f"{self._path}/payments",
             key=f"pay-{self._order_id}",
@@ -146,9 +148,6 @@ class _Order:
                 return reply
             await asyncio.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, _LOOK_AGAIN_SECONDS_MAX)
-
-    async def _until_confirmed(self) -> dict[str, Any]:
-        return await self._until(lambda order: order["status"] != "queued")
 
     async def _until_final(self) -> dict[str, Any]:
         return await self._until(lambda order: order["status"] in FINAL_STATES)

@@ -213,10 +213,11 @@ def _is_ended(order: OrderDocument, ending: Ending) -> bool:
     status, reason = str(order["status"]), order.get("reason")
     match ending:
         case Ending.PAY | Ending.PAY_TOLD_TWICE | Ending.PAY_TOLD_LATE:
-            # Who came too late to open a payment lost the order and no money.
-            return status in PAID_STATES or (status == "closed" and not order["payments"])
+            # Who came too late lost the order and no money (I12, I13).
+            return status in PAID_STATES or (status, reason) == ("closed", "expired")
         case Ending.CANCEL:
-            return (status, reason) == ("closed", "cancelled_by_shopper")
+            # The deadline may come before the wish.
+            return (status, reason) in {("closed", "cancelled_by_shopper"), ("closed", "expired")}
         case Ending.PAY_LATE | Ending.ABANDON:
             return (status, reason) == ("closed", "expired")
 

@@ -66,6 +66,11 @@ class Merchant:
         orders = (queue["orders"] for queue in queues if queue["sale"] in sales)
         return sum(1 if waiting is None else waiting for waiting in orders)
 
+    async def is_ready(self, sales: Collection[str]) -> bool:
+        """Whether the bucket of each of these sales is open (its sale may open later)."""
+        queues = (await self.queues())["queues"]
+        return {queue["sale"] for queue in queues if queue["state"] == "open"} >= set(sales)
+
     async def audit(self) -> dict[str, Any]:
         """Read GET /admin/v1/audit."""
         return await self._get("/admin/v1/audit")

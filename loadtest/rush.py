@@ -26,7 +26,9 @@ from loadtest.tokens import Signer
 SECOND_SALE_STOCK_SHARE: Final = 10
 PRICE_MINOR: Final = 8_880
 LAST_CALL_SECONDS: Final = 3.0  # the patient look twice more once nothing is on its way back
-_CHECKOUT_CONNECTIONS_MAX: Final = 48
+_CHECKOUT_CONNECTIONS_MAX: Final = 192  # or a saturated service starves who pays
+_WAITING_CONNECTIONS_MAX: Final = 256
+_READY_SECONDS_MAX: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _QUIET_LOOK_SECONDS: Final = 0.5
 _DRAIN_SECONDS_MAX: Final = 30.0
@@ -62,7 +64,7 @@ class RushOptions:
     seed: int = 1
     lobby_seconds: float = 2.0
     spread_seconds: float = 1.0
-    pay_within_seconds: int = 12
+    pay_within_seconds: int = 15
     give_up_seconds: float = 45.0
 
     def __post_init__(self) -> None:
@@ -130,16 +132,20 @@ async def play_rush(site: Site, options: RushOptions, watch: Callable[[Rush], No
     merchant = Merchant(site.admin_url, site.admin_token)
     async with (
         Client(site.public_url) as clicks,
+        Client(site.public_url, connections_max=_WAITING_CONNECTIONS_MAX) as waits,
         Client(site.public_url, connections_max=_CHECKOUT_CONNECTIONS_MAX) as payments,
         Client(site.sandbox_url, connections_max=_CHECKOUT_CONNECTIONS_MAX) as sandbox,
     ):
         history = _plan_history(options, site.signer)
-        checkout = Checkout(payments, sandbox, history, options.give_up_seconds)
-        rush = _plan_rush(options, Shop(clicks, checkout, history))
+        checkout = Checkout(
+            payments, sandbox, history, options.pay_within_seconds, options.give_up_seconds
+        )
+        rush = _plan_rush(options, Shop(clicks, waits, checkout, history))
         watch(rush)
         release_at = await _open_sales(merchant, rush)
         looking = asyncio.create_task(_look_at_queues(merchant, rush))
         try:
+            await _wait_until_ready(merchant, rush)
             await _run_visits(rush, release_at)
             await _drain(rush)
         finally:
@@ -190,6 +196,15 @@ async def _open_sales(merchant: Merchant, rush: Rush) -> float:
     return release_at
 
 
+async def _wait_until_ready(merchant: Merchant, rush: Rush) -> None:
+    """Wait until every sale's stock stands ready, as it does in a shop that plans ahead."""
+    deadline = time.monotonic() + _READY_SECONDS_MAX
+    while not await merchant.is_ready(rush.sales):
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def clock_behind_seconds(public: Client) -> float:
     """
     Tell how far our clock is behind the one that decides the window.
@@ -230,7 +245,11 @@ async def _let_in(rush: Rush, waiting: Iterator[Visit], group: asyncio.TaskGroup
         planned_at = rush.released_at + visit.after_seconds
         if planned_at > time.monotonic():
             await _sleep_until(planned_at)
-        await begin_visit(rush.shop, visit, planned_at, group)
+        begun = begin_visit(rush.shop, visit, planned_at, group)
+        if visit.waits:  # for the row, and nobody behind them for their turn
+            group.create_task(begun)
+        else:
+            await begun
 
 
 async def _sleep_until(instant: float) -> None:

@@ -31,7 +31,7 @@ from loadtest.plan import Clicking, Ending, Visit, ending_of, other_key
 
 REPEAT_WAIT_MS: Final = 200  # when the answer did not say how long
 REPEATS_MAX: Final = 40
-COME_BACK_SECONDS: Final = 2.0  # how often the patient look for returned units
+COME_BACK_SECONDS: Final = 2.5  # how often the patient look for returned units
 _WAIT_FOR_ROW: Final = "Prefer: wait=5\r\n"
 
 
@@ -42,6 +42,7 @@ class Shop:
 
     Attributes:
         public: connections for clicks.
+        waits: connections for clicks that wait for their row.
         checkout: what ends an order, on connections of its own.
         last_call: set when nothing can return any more; the patient go home.
         won: orders won at the first try, by sale: the next one's ordinal.
@@ -50,6 +51,7 @@ class Shop:
     """
 
     public: Client
+    waits: Client
     checkout: Checkout
     history: History
     last_call: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,6 +59,12 @@ class Shop:
     sold_again: int = 0
     first_answers: int = 0
     jitter: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
+
+    def next_ending(self, sale: str) -> Ending:
+        """Give the fate of the next order won: the first stock shows them all, the rest pays."""
+        ordinal = self.won[sale]
+        self.won[sale] += 1
+        return ending_of(ordinal) if ordinal < self.history.sales[sale].stock else Ending.PAY
 
 
 async def begin_visit(
@@ -107,8 +115,7 @@ async def _end_visit(
     order_id = accepted_id(answers)
     if order_id:
         await _keep_clicking(shop, visit)
-        ending = ending_of(shop.won[visit.sale])
-        shop.won[visit.sale] += 1
+        ending = shop.next_ending(visit.sale)
     else:
         order_id = await _come_back(shop, visit, answers[-1])
         shop.sold_again += bool(order_id)
@@ -163,7 +170,7 @@ async def _click(shop: Shop, visit: Visit, key: str, planned_at: float) -> Answe
     history.begun += 1
     status, sent_at, answered_at = 0, planned_at, 0.0
     try:
-        reply = await shop.public.send(request)
+        reply = await (shop.waits if visit.waits else shop.public).send(request)
     except NoAnswer as exc:
         answer, sent_at = NO_ANSWER, exc.sent_at
     except Unreachable:
