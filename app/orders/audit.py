@@ -2,8 +2,8 @@
 Judge what orders and stock promise: I1 to I5, I9 to I11, I17 to I20.
 
 Everything is read, nothing is locked and nothing written, so it may run in the
-middle of a sale. What Postgres alone can tell is judged from one snapshot of each
-shard; what Redis and Postgres must agree on is in `audit_buckets`.
+middle of a sale. Each equation that Postgres alone can tell is judged from one
+instant of each shard; what Redis and Postgres must agree on is in `audit_buckets`.
 """
 
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ from app.orders.audit_stock import (
     tickets_are_missing,
 )
 from app.orders.audit_store import NO_BREAKS, ORDER_RULES, Breaks, Row, Rule, Sales
-from app.storage.shards import Connection, Shards
+from app.storage.shards import Connection, Shard, Shards
 
 NO_UNITS: Final = {"held": 0, "shipped": 0, "paid": 0}
 
@@ -105,8 +105,7 @@ async def audit_rules(
     breaks: dict[Rule, dict[int, list[Breaks]]] = {}
     rules = list(rules)
     for shard in shards.all:
-        async with store.snapshot(shard) as connection:
-            await _find_breaks(connection, rules, sales, breaks)
+        await _find_breaks(shard, rules, sales, breaks)
     return _judge_rules(breaks, names)
 
 
@@ -122,6 +121,7 @@ async def _read(shards: Shards, sales: Sales) -> _Found:
         async with store.snapshot(shard) as connection:
             found.buckets[shard.index] = await _read_orders(connection, sales, found)
             await _check_credits(connection, mine, found)
+        await _find_breaks(shard, ORDER_RULES, sales, found.breaks)
     for shard in shards.all:
         mine = [row for row in found.applied if shards.home(row["sale"]) is shard]
         async with store.snapshot(shard) as connection:
@@ -145,19 +145,18 @@ async def _read_orders(connection: Connection, sales: Sales, found: _Found) -> l
         for row in await store.fetch_all(connection, statement, sales):
             counts[row["sale"]].update({name: row[name] for name in row if name != "sale"})
     found.applied += await store.fetch_all(connection, store.SELECT_APPLIED_GRANTS, sales)
-    await _find_breaks(connection, ORDER_RULES, sales, found.breaks)
     return buckets
 
 
 async def _find_breaks(
-    connection: Connection,
+    shard: Shard,
     rules: Iterable[Rule],
     sales: Sales,
     breaks: dict[Rule, dict[int, list[Breaks]]],
 ) -> None:
     for rule in rules:
         by_sale = breaks.setdefault(rule, {})
-        for sale, broken in (await store.find_breaks(connection, rule, sales)).items():
+        for sale, broken in (await store.find_breaks(shard, rule, sales)).items():
             by_sale.setdefault(sale, []).append(broken)
 
 
