@@ -17,8 +17,11 @@ The other side of the counter: shoppers, the rush, and the checks from outside.
     figures      rates and latencies
     verdict      pass, threshold missed, invariant broken or void
     assess       from a rush that is over to its report
-    report       the report, as JSON or as a page in a terminal
-    progress     a rush while it runs
+    report       the report, as values and as JSON
+    lab          a Locust run, from its sale to its report
+    lobby        what the lab and Locust tell each other
+    board        what all Locust users of a process share
+    bench        benchmarks of single parts
     scenarios    what Locust plays; `locustfile` is its entry
 
 Speaks HTTP only: whatever it says about the service, anybody could see.

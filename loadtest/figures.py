@@ -26,11 +26,6 @@ class Latency:
     p99_ms: float | None
     max_ms: float | None
 
-    def __str__(self) -> str:
-        if self.p50_ms is None or self.p99_ms is None:
-            return "none measured"
-        return f"p50 {three(self.p50_ms)} ms, p99 {three(self.p99_ms)} ms (n={self.count:,})"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:

@@ -9,27 +9,22 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-import msgspec
-from rich.console import Console
 from rich.table import Table
 
+from app.cli.audit import EXIT_OF, print_equations
 from app.cli.exits import Exit
+from app.cli.output import print_json, results
+from app.cli.run_report import print_report
 from app.embedded.errors import NotRunning
 from app.embedded.run_file import read_run_file
-from app.kernel.equation import Equation, Verdict, equations_as_json, verdict_of
+from app.kernel.equation import equations_as_json, verdict_of
 from loadtest.errors import LoadError, NoAnswer, Unreachable
 from loadtest.lab import SCENARIOS, LabOptions, run_lab, verify_lab
-from loadtest.report import render, render_equations, report_as_json
+from loadtest.report import report_as_json
 from loadtest.rush import Site
 from loadtest.tokens import Signer
 from loadtest.verdict import EXIT_CODES
 
-_VERDICT_CODES: Final = {
-    Verdict.HOLDS: 0,
-    Verdict.BROKEN: 3,
-    Verdict.UNREACHABLE: 5,
-    Verdict.INCONCLUSIVE: 4,
-}
 T = TypeVar("T")
 Command = Callable[..., None]
 
@@ -69,12 +64,12 @@ def load() -> None:
 def list_scenarios(*, as_json: bool) -> None:
     """Name the scenarios."""
     if as_json:
-        click.echo(msgspec.json.encode(SCENARIOS))
+        print_json(SCENARIOS)
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, told in SCENARIOS.items():
         table.add_row(f"[bold]{name}[/]", told)
-    Console().print(table)
+    results().print(table)
 
 
 @load.command()
@@ -107,9 +102,9 @@ def run(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401  click gives ea
     )
     report = _run(run_lab(site, options))
     if as_json:
-        click.echo(msgspec.json.encode(report_as_json(report)))
+        print_json(report_as_json(report))
     else:
-        Console().print(render(report))
+        print_report(report)
     sys.exit(EXIT_CODES[report.grade])
 
 
@@ -120,15 +115,11 @@ def run(*, as_json: bool, **given: Any) -> None:  # noqa: ANN401  click gives ea
 def verify(*, out: Path, as_json: bool, **given: Any) -> None:  # noqa: ANN401  click's
     """Judge the orders of an earlier run as they are now."""
     equations = _run(verify_lab(_find(given), out))
-    _tell(equations, as_json=as_json)
-    sys.exit(_VERDICT_CODES[verdict_of(equations)])
-
-
-def _tell(equations: list[Equation], *, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(equations_as_json(equations)))
+        print_json(equations_as_json(equations))
     else:
-        Console().print(render_equations(equations))
+        print_equations(equations)
+    sys.exit(EXIT_OF[verdict_of(equations)])
 
 
 def _find(given: dict[str, Any]) -> Site:
