@@ -43,8 +43,8 @@ _SECRET_WORDS: Final = frozenset({"key", "keys", "operators", "url", "urls"})
 class RedisSettings:
     """Where stock and streams are."""
 
-    url: str = ""  # with all rights: coordinator, workers, operators' views
-    api_url: str = ""  # with the rights of the api; empty: the same as url
+    url: str = field(default="", repr=False)  # all rights: coordinator, workers, operators
+    api_url: str = field(default="", repr=False)  # the api's rights; empty: the same as url
     deployment: str = "doorbuster"  # the first part of every key's name
 
 
@@ -52,8 +52,8 @@ class RedisSettings:
 class PostgresSettings:
     """Where rows are."""
 
-    shard_urls: tuple[str, ...] = ()  # in the order of the shard map, which only grows
-    ledger_url: str = ""
+    shard_urls: tuple[str, ...] = field(default=(), repr=False)  # in the shard map's order
+    ledger_url: str = field(default="", repr=False)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
 
 
@@ -69,7 +69,7 @@ class InventorySettings:
 class OrdersSettings:
     """How orders are placed, flushed and closed."""
 
-    id_key: str = ""  # 16 bytes in hex, fixed for the deployment's life
+    id_key: str = field(default="", repr=False)  # 16 bytes in hex, fixed for the deployment's life
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     flusher: FlusherSettings = field(default_factory=FlusherSettings)
     closer: CloserSettings = field(default_factory=CloserSettings)
@@ -80,7 +80,7 @@ class PaymentsSettings:
     """Which providers there are, and how payments go."""
 
     sandbox_url: str = ""  # of the sandbox gateway; empty: no such provider
-    sandbox_key: str = ""  # shared with it
+    sandbox_key: str = field(default="", repr=False)  # shared with it
     callback_url: str = ""  # of /v1/callbacks, as providers reach it
     flow: PaymentSettings = field(default_factory=PaymentSettings)
 

@@ -83,6 +83,8 @@ class GroupCommit(Generic[Item, Result]):
         batch = [self._waiting.popleft() for _ in range(size)]
         items = [waiting.item for waiting in batch]
         (results,) = await asyncio.gather(self._commit(items), return_exceptions=True)
+        if not isinstance(results, BaseException) and len(results) != len(batch):
+            results = AssertionError(f"{len(results)} results for {len(batch)} items")
         if isinstance(results, BaseException):
             for waiting in batch:
                 _fail(waiting, results)
