@@ -7,6 +7,8 @@ whether the service was right.
 """
 
 import asyncio
+import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from loadtest.plan import Ending
 
 FINAL_STATES: Final = frozenset({"paid", "shipped", "completed", "closed", "refunded", "rejected"})
 PAID_STATES: Final = frozenset({"paid", "shipped", "completed"})
+_THINK_SHARES: Final = (0.05, 0.25)  # of the time to pay, before somebody does anything
 LATE_CALLBACK_MS: Final = 3_000
 _LOOK_AGAIN_SECONDS_MIN: Final = 0.2
 _LOOK_AGAIN_SECONDS_MAX: Final = 1.0
@@ -50,6 +53,7 @@ class Checkout:
     begun: Counter[Ending] = field(default_factory=Counter)
     ended: Counter[Ending] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
+    jitter: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
 
     @property
     def under_way(self) -> int:
@@ -61,8 +65,10 @@ class Checkout:
         self.begun[ending] += 1
         self.history.endings[order_id] = ending
         order = _Order(self, shopper, order_id)
+        think_seconds = self.pay_within_seconds * self.jitter.uniform(*_THINK_SHARES)
         try:
             async with asyncio.timeout(self.give_up_seconds):
+                await asyncio.sleep(think_seconds)
                 await _ACTS[ending](order)
         except TimeoutError:
             self.refusals["gave_up"] += 1
@@ -78,6 +84,7 @@ class _Order:
         self._authorization = bearer(checkout.history.tokens[shopper])
         self._path = f"/v1/orders/{order_id}"
         self._order_id = order_id
+        self._deadline = time.monotonic() + checkout.pay_within_seconds
 
     async def pay(self) -> None:
         if await self._pay("now"):
@@ -94,7 +101,7 @@ class _Order:
     async def pay_late(self) -> None:
         """Open a payment, let the order close, then let the money come."""
         payment_id = await self._open_payment()
-        await asyncio.sleep(self._checkout.pay_within_seconds)
+        await self._until_deadline()
         order = await self._until_final()
         if payment_id and order["status"] == "closed":
             await self._control(payment_id, "now")
@@ -105,7 +112,7 @@ class _Order:
         await self._until_final()
 
     async def abandon(self) -> None:
-        await asyncio.sleep(self._checkout.pay_within_seconds)
+        await self._until_deadline()
         await self._until_final()
 
     async def _pay(self, callback: str, delay_ms: int = 0) -> bool:
@@ -148,6 +155,9 @@ class _Order:
                 return reply
             await asyncio.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, _LOOK_AGAIN_SECONDS_MAX)
+
+    async def _until_deadline(self) -> None:
+        await asyncio.sleep(max(0.0, self._deadline - time.monotonic()))
 
     async def _until_final(self) -> dict[str, Any]:
         return await self._until(lambda order: order["status"] in FINAL_STATES)
