@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.storage.shards import Database, DatabaseSettings, Shards
+from tests.journeys.service import RunningService
 from tests.real_stores import RealStores, run_real_stores
 
 
@@ -64,3 +65,15 @@ async def redis(stores: RealStores) -> AsyncIterator[Redis]:
     client = Redis.from_url(stores.redis_url)
     yield client
     await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """`doorbuster up` with every role as a process; shared, so nothing in it may be killed."""
+    running = RunningService(tmp_path_factory.mktemp("service") / "data")
+    try:
+        running.start()
+        yield running
+        assert running.stop() == 0
+    finally:
+        running.forget()

@@ -2,20 +2,22 @@
 Confirmations: wake who waits for a row (`Prefer: wait`).
 
 After each commit the flusher publishes how far a bucket is flushed. The message
-only wakes: what is answered is always a row that was read. A lost message costs
-the wait, never the truth (hot-path.md §5).
+only wakes: what is answered is always a row that was read. A message that was
+said before anybody listened is made up for by looking once when listening begins
+(hot-path.md §5).
 """
 
 import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from redis.asyncio import Redis
 
 from app.kernel.errors import DoorbusterError, ShardUnavailable, UnreadableEntry
 from app.kernel.group_commit import GroupCommit
-from app.kernel.ids import OrderKey
+from app.kernel.ids import EPOCH_MAX, OrderKey
 from app.orders.order import Order
 from app.orders.store import read_orders
 from app.orders.stream import EntryId, listen
@@ -25,13 +27,33 @@ from app.storage.shards import Shard, Shards
 _REJOIN_SECONDS = 0.2  # between attempts to listen again
 _READ_ROWS_MAX = 500  # of one statement
 
+_Reached: TypeAlias = tuple[int, EntryId]
+"""Epoch and entry up to which a bucket is flushed."""
+
+_ANY_NEWS: Final[_Reached] = (EPOCH_MAX + 1, EntryId(0, 0))  # of a replay: its entry is not known
+
 
 @dataclass(slots=True)
 class _Bucket:
     """Who waits for rows of one bucket, and how far it is known to be flushed."""
 
-    flushed: tuple[int, EntryId] = (0, EntryId(0, 0))  # epoch, entry
-    waiting: "dict[asyncio.Future[None], tuple[int, EntryId]]" = field(default_factory=dict)
+    flushed: _Reached = (0, EntryId(0, 0))
+    waiting: "dict[asyncio.Future[None], _Reached]" = field(default_factory=dict)
+
+    async def news(self, reached: _Reached) -> None:
+        """Wait until it is flushed so far, or until somebody should look again."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting[woken] = reached
+        try:
+            await woken
+        finally:
+            self.waiting.pop(woken, None)
+
+    def wake(self, *, everybody: bool) -> None:
+        for woken, reached in self.waiting.items():
+            is_meant = everybody or reached <= self.flushed or reached == _ANY_NEWS
+            if is_meant and not woken.done():
+                woken.set_result(None)
 
 
 class Confirmations:
@@ -58,12 +80,19 @@ class Confirmations:
         Returns:
             None if there is no row yet, or its shard does not answer.
         """
-        reached = (key.epoch, EntryId.parse(entry_id) if entry_id else EntryId(0, 0))
+        reader = self._reader(self._shards.of(key.sale, key.bucket))
         with contextlib.suppress(TimeoutError, ShardUnavailable, UnreadableEntry):
             async with asyncio.timeout(seconds):
-                await self._until_flushed(key, reached)
+                if not entry_id and (order := await reader.put(key)) is not None:
+                    return order
+                reached = (key.epoch, EntryId.parse(entry_id)) if entry_id else _ANY_NEWS
+                bucket = self._bucket(BucketKeys(self._deployment, key.sale, key.bucket, 0).channel)
+                while bucket.flushed < reached:
+                    await bucket.news(reached)
+                    if (order := await reader.put(key)) is not None:
+                        return order
         with contextlib.suppress(ShardUnavailable):
-            return await self._reader(self._shards.of(key.sale, key.bucket)).put(key)
+            return await reader.put(key)
         return None
 
     async def close(self) -> None:
@@ -71,17 +100,6 @@ class Confirmations:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
-
-    async def _until_flushed(self, key: OrderKey, reached: tuple[int, EntryId]) -> None:
-        bucket = self._bucket(BucketKeys(self._deployment, key.sale, key.bucket, 0).channel)
-        if bucket.flushed >= reached:
-            return
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        bucket.waiting[woken] = reached
-        try:
-            await woken
-        finally:
-            bucket.waiting.pop(woken, None)
 
     def _bucket(self, channel: bytes) -> _Bucket:
         bucket = self._buckets.get(channel)
@@ -105,12 +123,11 @@ class Confirmations:
                 await asyncio.sleep(_REJOIN_SECONDS)
 
     def _hear(self, channel: bytes, message: bytes) -> None:
-        epoch, _, offset = message.partition(b" ")
         bucket = self._buckets[channel]
-        bucket.flushed = max(bucket.flushed, (int(epoch), EntryId.parse(offset)))
-        for woken, reached in bucket.waiting.items():
-            if reached <= bucket.flushed and not woken.done():
-                woken.set_result(None)
+        if message:
+            epoch, _, offset = message.partition(b" ")
+            bucket.flushed = max(bucket.flushed, (int(epoch), EntryId.parse(offset)))
+        bucket.wake(everybody=not message)
 
     def _reader(self, shard: Shard) -> GroupCommit[OrderKey, Order | None]:
         reader = self._readers.get(shard.index)

@@ -267,16 +267,23 @@ async def listen(
     """
     Yield (channel, message) of the given channels until `changed` is set.
 
+    An empty message says that the channel is heard from now on; what was said
+    before was missed.
+
     Raises:
         RedisUnavailable: the connection is gone; messages meanwhile are lost.
     """
-    pubsub = redis.pubsub(ignore_subscribe_messages=True)
+    pubsub = redis.pubsub()
     try:
         with redis_errors(writes=False):
             await pubsub.subscribe(*channels)
             while not changed.is_set():
                 message: Any = await pubsub.get_message(timeout=LISTEN_SECONDS)
-                if message is not None:
+                if message is None:
+                    continue
+                if message["type"] == "message":
                     yield message["channel"], message["data"]
+                elif message["type"] == "subscribe":
+                    yield message["channel"], b""
     finally:
         await pubsub.aclose()  # type: ignore[no-untyped-call]
