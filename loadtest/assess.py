@@ -28,7 +28,8 @@ async def assess(site: Site, rush: Rush, command: str) -> Report:
     """
     examined = await examine(site.public_url, site.admin_url, site.admin_token, rush.history)
     orders = count_orders(rush.history, examined.orders)
-    figures = measure(rush.history, rush.released_at, rush.options.spread_seconds)
+    spread_seconds = rush.options.spread_seconds
+    figures = measure(rush.history, rush.released_at, spread_seconds, rush.looks)
     thresholds = _thresholds(rush, orders, figures)
     doubts = _doubts(rush)
     counts = rush.history.counts()
@@ -41,7 +42,6 @@ async def assess(site: Site, rush: Rush, command: str) -> Report:
         troubles=dict(rush.history.troubles()),
         sold_again=rush.shop.sold_again,
         figures=figures,
-        drain_seconds=rush.drain_seconds,
         generator_cores=rush.generator_cores,
         wall_seconds=time.monotonic() - rush.began_at,
         thresholds=tuple(thresholds),
@@ -58,7 +58,7 @@ def _thresholds(rush: Rush, orders: OrderOutcome, figures: Figures) -> list[Thre
     thresholds = [
         Threshold("answers that a good client never sees", errors, 0, "clicks"),
         Threshold("orders given up by their shoppers", gave_up, 0, "orders"),
-        Threshold("drain", rush.drain_seconds, DRAIN_SECONDS_MAX, "s"),
+        Threshold("drain", figures.drain_seconds, DRAIN_SECONDS_MAX, "s"),
         Threshold("send -> 202, p99", p99_ms, TICKET_P99_MS_MAX, "ms"),
     ]
     if rush.options.shoppers >= _ENOUGH_SHOPPERS * orders.stock:

@@ -39,9 +39,13 @@ class Figures:
         durable_per_second: the same orders, from the release to the last of their rows, as
             seen by the clicks that waited for theirs; never before the last ticket.
         answered_per_second: every click of the first rush, refusals among them.
-        click_to_ticket, sent_to_ticket: accepted clicks that did not ask for the row.
+        click_to_ticket, sent_to_ticket: clicks that took the first stock and did not ask for
+            the row.
         click_to_answer, sent_to_answer: every final answer of the first rush.
-        click_to_row, sent_to_row: accepted clicks that asked for the row (`Prefer: wait`).
+        click_to_row, sent_to_row: clicks that took the first stock and asked for the row
+            (`Prefer: wait`).
+        drain_seconds: from the last ticket of the first stock to the first look after it that
+            saw no order without its row; None when nobody looked.
     """
 
     accepted_per_second: float
@@ -53,9 +57,15 @@ class Figures:
     sent_to_answer: Latency
     click_to_row: Latency
     sent_to_row: Latency
+    drain_seconds: float | None
 
 
-def measure(history: History, released_at: float, spread_seconds: float) -> Figures:
+def measure(
+    history: History,
+    released_at: float,
+    spread_seconds: float,
+    looks: Sequence[tuple[float, int]] = (),
+) -> Figures:
     """
     Measure the first rush of a run.
 
@@ -63,16 +73,18 @@ def measure(history: History, released_at: float, spread_seconds: float) -> Figu
         history: all of it; what was planned after the rush is left out.
         released_at: monotonic seconds.
         spread_seconds: how long first clicks were planned for.
+        looks: when somebody looked at the queues, monotonic seconds, and how many orders
+            without a row were there; in order.
     """
     rush_end = released_at + spread_seconds
     rush = [c for c in history.clicks if released_at <= c.planned_at <= rush_end]
     won = [c for c in rush if c.outcome is Outcome.WON]
-    tickets = [c for c in won if not c.waited]
-    rows = [c for c in won if c.status == _CREATED]
     final = [c for c in rush if c.outcome in FINAL]
     first = sorted(won, key=_answered_at)[: sum(each.stock for each in history.sales.values())]
+    tickets = [c for c in first if not c.waited]
+    rows = [c for c in first if c.status == _CREATED]
     return Figures(
-        accepted_per_second=_rate(len(first), released_at, [c for c in first if not c.waited]),
+        accepted_per_second=_rate(len(first), released_at, tickets),
         durable_per_second=_rate(len(first), released_at, first),
         answered_per_second=_rate(len(rush), released_at, rush),
         click_to_ticket=_latency(tickets, _from_click),
@@ -81,7 +93,17 @@ def measure(history: History, released_at: float, spread_seconds: float) -> Figu
         sent_to_answer=_latency(final, _from_send),
         click_to_row=_latency(rows, _from_click),
         sent_to_row=_latency(rows, _from_send),
+        drain_seconds=_drain_seconds(tickets, looks),
     )
+
+
+def _drain_seconds(
+    tickets: Sequence[Click],
+    looks: Sequence[tuple[float, int]],
+) -> float | None:
+    last = max(map(_answered_at, tickets), default=0.0)
+    empty_at = (at for at, backlog in looks if at >= last and backlog == 0)
+    return next((at - last for at in empty_at), None)
 
 
 def _answered_at(click: Click) -> float:

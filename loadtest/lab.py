@@ -206,7 +206,6 @@ async def _judge(site: Site, options: LabOptions, played: _Played) -> Report:
         troubles=dict(history.troubles()),
         sold_again=0,
         figures=figures,
-        drain_seconds=None,
         generator_cores=played.notes.cores,
         wall_seconds=time.monotonic() - played.began_at,
         thresholds=tuple(thresholds),

@@ -33,8 +33,6 @@ class Report:
         command: how to run it again.
         clicks: answers by class.
         troubles: by code, what was neither accepted nor finally refused.
-        drain_seconds: from the last ticket of the rush to the last look that saw an
-            order without its row; None where nobody looked.
         generator_cores: how much of a core the generator itself used during the rush.
         wall_seconds: of the whole run, without the start of the service.
         doubts: why it means nothing, if so.
@@ -48,7 +46,6 @@ class Report:
     troubles: dict[str, int]
     sold_again: int
     figures: Figures
-    drain_seconds: float | None
     generator_cores: float
     wall_seconds: float
     thresholds: tuple[Threshold, ...]

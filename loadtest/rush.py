@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from loadtest.answers import Outcome
 from loadtest.checkout import Checkout
 from loadtest.client import CONNECTIONS_MAX, Client, document
 from loadtest.errors import NoAnswer, Refused, Unreachable
@@ -85,9 +84,7 @@ class Rush:
         began_at: monotonic seconds, as all instants here.
         released_at: 0 before.
         generator_cores: how much of a core this process used during the rush.
-        backlog: accepted orders without a row, at the last look.
-        looked_at: when that was.
-        backlog_seen_at: when there were any, last.
+        looks: when somebody looked at the queues, and how many such orders there were.
     """
 
     options: RushOptions
@@ -99,9 +96,7 @@ class Rush:
     began_at: float = field(default_factory=time.monotonic)
     released_at: float = 0.0
     generator_cores: float = 0.0
-    backlog: int = 0
-    looked_at: float = 0.0
-    backlog_seen_at: float = 0.0
+    looks: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def is_rush(self) -> bool:
@@ -109,10 +104,9 @@ class Rush:
         return self.released_at > 0 and self.shop.first_answers < len(self.visits)
 
     @property
-    def drain_seconds(self) -> float:
-        """From the last ticket to the last look that saw an order without its row."""
-        tickets = (c.answered_at for c in self.history.clicks if c.outcome is Outcome.WON)
-        return max(0.0, self.backlog_seen_at - max(tickets, default=self.released_at))
+    def backlog(self) -> int:
+        """Accepted orders without a row, at the last look."""
+        return self.looks[-1][1] if self.looks else 0
 
 
 async def play_rush(site: Site, options: RushOptions, watch: Callable[[Rush], None]) -> Rush:
@@ -274,10 +268,8 @@ async def _look_at_queues(merchant: Merchant, rush: Rush) -> None:
     """Note how many accepted orders wait for their row: often during the rush, then seldom."""
     while True:
         with contextlib.suppress(NoAnswer, Unreachable, Refused):
-            rush.backlog = await merchant.backlog(rush.sales)
-            rush.looked_at = time.monotonic()
-            if rush.backlog:
-                rush.backlog_seen_at = rush.looked_at
+            backlog = await merchant.backlog(rush.sales)
+            rush.looks.append((time.monotonic(), backlog))
         await asyncio.sleep(_LOOK_SECONDS if rush.is_rush else _QUIET_LOOK_SECONDS)
 
 
@@ -293,7 +285,7 @@ async def _drain(rush: Rush) -> None:
     """Wait until a look at the queues, begun from now on, finds them empty."""
     rush.phase = "drain"
     began = time.monotonic()
-    while rush.backlog or rush.looked_at < began:
+    while rush.backlog or not rush.looks or rush.looks[-1][0] < began:
         if time.monotonic() - began > _DRAIN_SECONDS_MAX:
             return
         await asyncio.sleep(_LOOK_SECONDS)

@@ -106,8 +106,8 @@ def _speed_rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "click → 202", _both(figures.click_to_ticket, figures.sent_to_ticket)
     yield "click → row", _both(figures.click_to_row, figures.sent_to_row)
     yield "click → answer", _both(figures.click_to_answer, figures.sent_to_answer)
-    if report.drain_seconds is not None:
-        yield "drain", f"{three(report.drain_seconds)} s"
+    if figures.drain_seconds is not None:
+        yield "drain", f"{three(figures.drain_seconds)} s"
     yield "generator", f"{three(report.generator_cores)} of {report.machine.cores} cores"
     yield "whole run", f"{three(report.wall_seconds)} s"
 
