@@ -24,6 +24,7 @@ from app.admission.settings import AuthSettings
 from app.inventory.coordinator import CoordinatorSettings
 from app.inventory.mover import MoverSettings
 from app.kernel.errors import BadConfiguration
+from app.kernel.failpoints import Failpoint
 from app.orders.closer import CloserSettings
 from app.orders.flusher import FlusherSettings
 from app.orders.selling import PlacementSettings
@@ -102,6 +103,7 @@ class ProcessSettings:
     index: int = 0  # of several api processes; the first one has the admin listener
     metrics_port: int = 0  # 0: no metrics listener of its own
     metrics_targets: tuple[str, ...] = ()  # host:port of every process, for /metrics/targets
+    failpoints: tuple[Failpoint, ...] = ()  # where it fails on purpose; embedded mode only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,8 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path = P
     mistakes: list[str] = []
     settings = _build(Settings, PREFIX, given, mistakes)
     mistakes += [f"{name} is not a setting" for name in sorted(given.keys() - set(_names()))]
+    if isinstance(settings, Settings) and settings.process.failpoints and not settings.embedded:
+        mistakes.append(f"{PREFIX}PROCESS__FAILPOINTS is refused outside embedded mode")
     if mistakes or settings is None:
         raise BadConfiguration(settings="; ".join(mistakes))
     return typing.cast("Settings", settings)

@@ -11,6 +11,7 @@ import uvloop
 
 from app.cli.exits import Exit
 from app.kernel.errors import BadConfiguration, Unavailable
+from app.kernel.failpoints import arm_failpoints
 from app.settings import Settings, read_settings
 from app.telemetry import log
 from app.wiring.api import run_api
@@ -51,6 +52,7 @@ def _play(name: str, role: Role) -> None:
     try:
         settings = read_settings()
         log.configure(name, process=f"{name}-{settings.process.index}")
+        arm_failpoints(settings.process.failpoints)
         uvloop.run(_until_told(role, settings))
     except BadConfiguration as error:
         click.echo(str(error), err=True)

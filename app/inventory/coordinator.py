@@ -35,6 +35,7 @@ class CoordinatorSettings:
     """How a coordinator looks after its buckets."""
 
     pass_ms: int = 500  # between looks; a lease of 4 s survives several lost ones
+    steady_ms: int = 2_000  # a server must be the same this long to get an epoch (hot-path.md §7)
     close_after_seconds: int = 600  # a bucket closes no sooner after its end (hot-path.md §4)
     retry_wait_ms_min: int = 1_000  # first pause after an attempt at an epoch failed
     retry_wait_ms_max: int = 60_000  # longest: there are 4 095 epochs
@@ -44,6 +45,7 @@ class CoordinatorSettings:
         assert 0 < self.pass_ms <= LEASE_MS // 2
         assert 0 < self.retry_wait_ms_min <= self.retry_wait_ms_max
         assert self.close_after_seconds >= 0
+        assert self.steady_ms >= 0
 
 
 @dataclass(slots=True)

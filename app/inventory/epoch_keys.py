@@ -16,6 +16,7 @@ from app.inventory.bucket import BucketState, Gate
 from app.inventory.lease_store import Rebuild
 from app.kernel.clock import unix_ms
 from app.kernel.errors import BucketRecovering
+from app.kernel.failpoints import failpoint
 from app.storage.keys import BucketKeys
 from app.storage.redis import redis_errors
 
@@ -47,6 +48,7 @@ async def write_epoch(
         await _write_hash(redis, keys.shoppers, rebuild.holdings.items(), expire_at_ms)
         remembered = ((key_hash, order.pack()) for key_hash, order in rebuild.replays)
         await _write_hash(redis, keys.replays, remembered, expire_at_ms)
+        failpoint("recovery.after_hashes")
         await _read_back(redis, keys, rebuild)
         state = _first_state(rebuild, incarnation, backlog_max).to_fields()
         pipeline = redis.pipeline(transaction=True)

@@ -14,6 +14,7 @@ from app.inventory.grant_store import (
     settle_grant,
 )
 from app.inventory.lease_store import insert_leases
+from app.kernel.failpoints import failpoint
 from app.sales.store import mark_leased, sales_to_lease
 from app.storage.shards import Shard, Shards
 
@@ -36,18 +37,23 @@ class Grants:
             for bucket in range(sale.buckets):
                 shard = self._shards.of(sale.number, bucket)
                 await insert_leases(shard, sale, bucket, self._home.index)
+            failpoint("grants.after_lease")
             await mark_leased(self._home, sale.number)
+            failpoint("grants.after_leased")
         for pool in await pools_to_grant(self._home):
             await self._issue(pool)
         for grant in await issued_grants(self._home):
             taken = await apply_grant(self._shards.of(grant.sale, grant.bucket), grant)
+            failpoint("grants.after_apply")
             if taken is not None:
                 await settle_grant(self._home, grant, taken=taken)
+                failpoint("grants.after_settle")
 
     async def _issue(self, pool: Poolful) -> None:
         for bucket, units in enumerate(even_shares(pool.units, pool.buckets)):
             if units:
                 await issue_grant(self._home, pool.sale, bucket, units)
+                failpoint("grants.after_issue")
 
 
 def even_shares(units: int, buckets: int) -> list[int]:

@@ -33,6 +33,7 @@ from app.inventory.move_store import (
 )
 from app.kernel.clock import unix_ms
 from app.kernel.errors import BrokenState
+from app.kernel.failpoints import failpoint
 from app.storage.duties import Duties
 from app.storage.keys import BucketKeys
 from app.storage.shards import LockPurpose, Shard, Shards
@@ -82,6 +83,7 @@ class Mover:
         if not await self._duties.has(LockPurpose.MOVE):
             return 0
         await supersede_moves(self._shard)
+        failpoint("mover.after_supersede")
         return await self._apply_asked() + await self._credit_debited()
 
     async def _apply_asked(self) -> int:
@@ -90,7 +92,10 @@ class Mover:
 
         async def apply(move: Move) -> MoveAnswer:
             async with turn:
-                return await self._apply(move)
+                failpoint("mover.before_script")
+                answer = await self._apply(move)
+                failpoint("mover.after_script")
+                return answer
 
         answers = await asyncio.gather(*map(apply, moves), return_exceptions=True)
         applied = 0
@@ -99,11 +104,15 @@ class Mover:
             if isinstance(answer, MoveAnswer) and answer.code is not MoveCode.NOT_READY:
                 applied += 1
                 if move.kind is MoveKind.WITHDRAWAL:
+                    failpoint("mover.before_debit")
                     await debit_withdrawal(self._shard, move.id, answer.units)
+                    failpoint("mover.after_debit")
                 else:
                     done.append(move.id)
         if done:
+            failpoint("mover.before_done")
             await mark_done(self._shard, done)
+            failpoint("mover.after_done")
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -148,10 +157,13 @@ class Mover:
     async def _credit_debited(self) -> int:
         moves = await debited_moves(self._shard, self._settings.moves_max)
         for move in moves:
+            failpoint("mover.before_credit")
             home = self._shards.home(move.sale)
             await credit_pool(home, move.sale, move.bucket, move.id, move.units)
+            failpoint("mover.after_credit")
         if moves:
             await mark_credited(self._shard, [move.id for move in moves])
+            failpoint("mover.after_credited")
         return len(moves)
 
 

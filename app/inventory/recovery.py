@@ -25,6 +25,7 @@ from app.inventory.lease_store import (
 )
 from app.inventory.server import BucketServer
 from app.kernel.errors import BucketRecovering
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import EPOCH_MAX
 from app.storage.keys import BucketKeys
 from app.storage.lua import load_scripts
@@ -110,11 +111,14 @@ class Recovery:
         draining = await begin_draining(self._shard, lease)
         if draining is None or draining.epoch >= EPOCH_MAX:
             return None
+        failpoint("recovery.after_draining")
         hashes = await load_scripts(self._server.redis, server.incarnation)
+        failpoint("recovery.after_load")
         await self._fence_and_drain(draining, server, last_renewal)
         rebuild = await begin_epoch(self._shard, draining)
         if rebuild is None:
             return None
+        failpoint("recovery.after_epoch")
         fresh = rebuild.lease
         await write_epoch(
             self._server.redis,
@@ -123,9 +127,12 @@ class Recovery:
             incarnation=server.incarnation,
             backlog_max=self._settings.backlog_orders_max,
         )
+        failpoint("recovery.after_write")
         opened = await open_epoch(self._shard, fresh, server, hashes[script_path])
         if opened is not None:
+            failpoint("recovery.after_open")
             await self._forget_older(opened)
+            failpoint("recovery.after_forget")
             self._observer.epoch_opened(opened, reason, time.monotonic() - began)
             if opened.epoch >= EPOCH_ALARM:
                 self._observer.epochs_run_out(opened)
@@ -149,6 +156,7 @@ class Recovery:
         await self._fence_and_drain(draining, server, last_renewal)
         if not await close_bucket(self._shard, draining):
             return False
+        failpoint("recovery.after_close")
         await self._forget_older(draining, and_itself=True)
         self._observer.bucket_closed(draining)
         return True
@@ -167,12 +175,14 @@ class Recovery:
         if not lease.was_opened:
             return
         fence = await fence_bucket(self._server.redis, self._keys(lease))
+        failpoint("recovery.after_fence")
         if fence.code is FenceCode.NOT_READY or not is_of(lease, server):
             # The server that may still be selling cannot be fenced: its lease lapses.
             await _wait_until(last_renewal + LAPSE_MS / 1000)
             if _is_gone(fence):
                 fence = await self._wait_for_lost_state(lease)
         await self._drain(lease, fence)
+        failpoint("recovery.after_drain")
 
     async def _wait_for_lost_state(self, lease: Lease) -> FenceAnswer:
         """

@@ -21,9 +21,12 @@ VERSION_MIN: Final = (7, 2)
 class BucketServer:
     """One Redis server, asked anew each second."""
 
-    def __init__(self, redis: Redis, deployment: str) -> None:
+    def __init__(
+        self, redis: Redis, deployment: str, *, steady_seconds: float = STEADY_SECONDS
+    ) -> None:
         self.redis = redis
         self._deployment = deployment
+        self._steady_seconds = steady_seconds
         self._identity: ServerIdentity | None = None
         self._since = 0.0
 
@@ -48,7 +51,8 @@ class BucketServer:
     @property
     def is_steady(self) -> bool:
         """Whether it has kept its identity for long enough to be trusted with an epoch."""
-        return self._identity is not None and time.monotonic() - self._since >= STEADY_SECONDS
+        same_for = time.monotonic() - self._since
+        return self._identity is not None and same_for >= self._steady_seconds
 
     async def now_ms(self) -> int:
         """Ask for the server's clock, Unix milliseconds."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.store import claim_expired, close_orders, closing_orders
 from app.storage.duties import Duties
@@ -76,11 +77,14 @@ class Closer:
             return 0
         orders_max = self._settings.orders_max
         claimed = await claim_expired(self._shard, orders_max)
+        if claimed:
+            failpoint("closer.after_claim")
         keys = await closing_orders(self._shard, self._after, orders_max)
         self._after = keys[-1] if len(keys) == orders_max else _BEFORE_ALL
         if not keys:
             return claimed
         settled = await self._settle_attempts(keys)
+        failpoint("closer.after_settle")
         ended = [key for key in keys if settled.get(key) is AttemptsSettled.CLOSED]
         closed = await asyncio.gather(
             *(
@@ -88,4 +92,5 @@ class Closer:
                 for (sale, bucket), group in itertools.groupby(ended, lambda key: key[:2])
             )
         )
+        failpoint("closer.after_commit")
         return claimed + sum(closed)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from app.kernel.clock import instant
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.order import PLACED_EVENT
 from app.orders.stream import EntryId, PlacementRequest, RawEntry, StreamEntry
@@ -201,11 +202,13 @@ async def _flush(
     lease = await connection.fetchrow(LOCK_LEASE, position.sale, position.bucket)
     if lease is None or not _stands_at(lease, position):
         return FlushReport(position, fenced=True)
+    failpoint("flusher.after_lock")
     batch = _Batch(lease, FlushReport(position, orders_seen=lease["orders_seen"]))
     taken = await _take(connection, batch, entries)
     if taken is None:
         return batch.report
     await _insert(connection, batch)
+    failpoint("flusher.after_insert")
     report = batch.report
     await connection.execute(
         UPDATE_LEASE,
@@ -216,6 +219,7 @@ async def _flush(
         report.orders_seen,
         *taken,
     )
+    failpoint("flusher.before_commit")
     report.position = Position(position.sale, position.bucket, position.epoch, taken)
     return report
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from app.kernel.errors import DoorbusterError, UnreadableEntry
+from app.kernel.failpoints import failpoint
 from app.orders.flush_store import FlushReport, Position, flush_batch, flushable_positions
 from app.orders.stream import RawEntry, StreamEntry, decode_entry, read_entries, trim_stream
 from app.storage.duties import Duties
@@ -109,9 +110,11 @@ class Flusher:
         keys: BucketKeys,
         raw_entries: Sequence[RawEntry],
     ) -> int:
+        failpoint("flusher.after_read")
         began = time.perf_counter()
         position = self._positions[bucket]
         report = await flush_batch(self._shard, position, read_batch(raw_entries))
+        failpoint("flusher.after_commit")
         self._observer.flushed(self._shard.index, report, time.perf_counter() - began)
         if report.fenced:
             self._positions.pop(bucket, None)
@@ -130,7 +133,9 @@ class Flusher:
         try:
             with redis_errors():
                 await self._redis.publish(keys.channel, f"{position.epoch} {position.offset}")
+            failpoint("flusher.after_publish")
             await trim_stream(self._redis, keys, position.offset, orders_seen)
+            failpoint("flusher.after_trim")
         except DoorbusterError as error:
             self._observer.trim_failed(self._shard.index, error)
 

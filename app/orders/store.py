@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.order import (
     ORDER_MACHINE,
@@ -313,6 +314,7 @@ async def close_orders(shard: Shard, sale: int, bucket: int, keys: Sequence[Orde
             ORDER_MACHINE.sources(event),
             event,
         )
+        failpoint("closer.before_commit")
     return len(rows)
 
 

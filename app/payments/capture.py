@@ -23,6 +23,7 @@ from typing import Final
 import structlog
 
 from app.kernel.clock import instant, unix_ms
+from app.kernel.failpoints import failpoint
 from app.orders.order import Order
 from app.orders.store import MarkPaid, insert_outbox, lock_order, mark_paid
 from app.payments import store
@@ -101,6 +102,8 @@ async def apply_payment(
             if order is not None and attempt is not None:
                 bound = _Capture(stage, provider, verified, snapshot, connection)
                 outcome, repeated = await bound.apply(order, attempt)
+            failpoint("callback.before_commit")
+        failpoint("callback.after_commit")
     if not repeated:
         _tell(stage, provider, snapshot, outcome)
     return outcome

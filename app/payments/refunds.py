@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 
+from app.kernel.failpoints import failpoint
 from app.orders.store import insert_outbox
 from app.payments import store
 from app.payments.calls import count_over, run_bounded
@@ -76,6 +77,8 @@ async def apply_refund(
                 known = await find_repeat(connection, provider, verified, refund.attempt.number)
                 repeated = known is not None
                 outcome = known or await _apply(stage, provider, verified, refund, connection)
+            failpoint("refunds.before_commit")
+        failpoint("refunds.after_commit")
     if not repeated:
         _tell(stage, provider, snapshot.number, outcome)
     return outcome
@@ -136,6 +139,7 @@ class _Sending:
         """Ask whether an earlier call came through; if not, send, with the same number."""
         refund = self._refund
         provider = self._stage.providers.of(refund.provider, refund.account)
+        failpoint("refunds.after_claim")
         if refund.state is not RefundState.REQUESTED:
             told = await provider.query_refund(refund.request())
             if told.value is None or told.value.status is not RefundStatus.NOT_FOUND:
@@ -143,7 +147,9 @@ class _Sending:
                 return
             await self._move(RefundEvent.ANSWER_LOST)
         if await self._move(RefundEvent.SENDING):
+            failpoint("refunds.before_send")
             sent = await provider.refund(refund.request())
+            failpoint("refunds.after_send")
             if sent.outcome is Outcome.REJECTED and sent.value is None:
                 await self._give_up(sent.code)
             else:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.kernel.errors import Conflict, ShardUnavailable
+from app.kernel.failpoints import failpoint
 from app.settlement.errors import UnreadableFact
 from app.settlement.fact import Fact, read_fact
 from app.settlement.outbox import OutboxRow, mark_posted, park_fact, take_facts
@@ -89,7 +90,10 @@ async def post_shard(shard: Shard, ledger: Database, settings: SettlementSetting
         except Conflict:
             posted, transfers_new = await _post_each(connection, ledger, readable, settings)
             parked += len(readable) - len(posted)
+        failpoint("poster.after_ledger")
         await mark_posted(connection, posted)
+        failpoint("poster.before_commit")
+    failpoint("poster.after_commit")
     return PostReport(facts_posted=len(posted), facts_parked=parked, transfers_new=transfers_new)
 
 

@@ -35,7 +35,8 @@ async def run_coordinator(settings: Settings, stopping: asyncio.Event) -> None:
     pace = Pace(idle_ms=settings.inventory.coordinator.pass_ms)
     async with contextlib.AsyncExitStack() as opened:
         stores = await opened.enter_async_context(open_stores(settings, metrics))
-        server = BucketServer(stores.redis, stores.deployment)
+        steady_seconds = settings.inventory.coordinator.steady_ms / 1000
+        server = BucketServer(stores.redis, stores.deployment, steady_seconds=steady_seconds)
         await server.check_configuration()
         readiness = Readiness()
         own = own_listener(settings, metrics, readiness)
