@@ -4,15 +4,15 @@ The numbers of a run: rates and latencies from its history. Pure.
 Two latencies stand side by side. *From the send* is what a closed-loop generator
 reports: it hides the time that a shopper waited for a free connection. *From the
 click* counts from the instant at which the shopper meant to click, whatever held
-the request up.
+the request up, and however often it had to be repeated.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
-from loadtest.answers import FINAL, Outcome
-from loadtest.history import Click, History
+from loadtest.answers import ACCEPTED, FINAL
+from loadtest.history import Click, History, Intent
 
 _CREATED: Final = 201
 
@@ -38,10 +38,10 @@ class Figures:
             units that came back and were sold again do not count.
         durable_per_second: the same orders, from the release to the last of their rows, as
             seen by the clicks that waited for theirs; never before the last ticket.
-        answered_per_second: every click of the first rush, refusals among them.
+        answered_per_second: first final answers of the rush, refusals among them.
         click_to_ticket, sent_to_ticket: clicks that took the first stock and did not ask for
             the row.
-        click_to_answer, sent_to_answer: every final answer of the first rush.
+        click_to_answer, sent_to_answer: every first final answer of the rush.
         click_to_row, sent_to_row: clicks that took the first stock and asked for the row
             (`Prefer: wait`).
         drain_seconds: from the last ticket of the first stock to the first look after it that
@@ -67,34 +67,64 @@ def measure(
     looks: Sequence[tuple[float, int]] = (),
 ) -> Figures:
     """
-    Measure the first rush of a run.
+    Measure the rush of a run.
 
     Args:
-        history: all of it; what was planned after the rush is left out.
+        history: all of it; intents that were first planned after the rush are left out.
         released_at: monotonic seconds.
         spread_seconds: how long first clicks were planned for.
         looks: when somebody looked at the queues, monotonic seconds, and how many orders
             without a row were there; in order.
     """
-    rush_end = released_at + spread_seconds
-    rush = [c for c in history.clicks if released_at <= c.planned_at <= rush_end]
-    won = [c for c in rush if c.outcome is Outcome.WON]
-    final = [c for c in rush if c.outcome in FINAL]
-    first = sorted(won, key=_answered_at)[: sum(each.stock for each in history.sales.values())]
-    tickets = [c for c in first if not c.waited]
-    rows = [c for c in first if c.status == _CREATED]
+    rush = _Rush.find(history, released_at, released_at + spread_seconds)
+    tickets = [click for click in rush.first_stock if not click.waited]
+    rows = [click for click in rush.first_stock if click.status == _CREATED]
     return Figures(
-        accepted_per_second=_rate(len(first), released_at, tickets),
-        durable_per_second=_rate(len(first), released_at, first),
-        answered_per_second=_rate(len(rush), released_at, rush),
-        click_to_ticket=_latency(tickets, _from_click),
+        accepted_per_second=_rate(len(rush.first_stock), released_at, tickets),
+        durable_per_second=_rate(len(rush.first_stock), released_at, rush.first_stock),
+        answered_per_second=_rate(len(rush.answers), released_at, rush.answers),
+        click_to_ticket=_latency(tickets, rush.from_click),
         sent_to_ticket=_latency(tickets, _from_send),
-        click_to_answer=_latency(final, _from_click),
-        sent_to_answer=_latency(final, _from_send),
-        click_to_row=_latency(rows, _from_click),
+        click_to_answer=_latency(rush.answers, rush.from_click),
+        sent_to_answer=_latency(rush.answers, _from_send),
+        click_to_row=_latency(rows, rush.from_click),
         sent_to_row=_latency(rows, _from_send),
         drain_seconds=_drain_seconds(tickets, looks),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rush:
+    """
+    The part of a history that is measured.
+
+    Attributes:
+        planned_at: when each intent was first meant, however often it was repeated.
+        answers: the first final answer of each intent.
+        first_stock: the accepted ones among them, until the first stock was gone.
+    """
+
+    planned_at: dict[Intent, float]
+    answers: list[Click]
+    first_stock: list[Click]
+
+    @classmethod
+    def find(cls, history: History, released_at: float, rush_end: float) -> Self:
+        planned_at: dict[Intent, float] = {}
+        answers: dict[Intent, Click] = {}
+        for click in sorted(history.clicks, key=_answered_at):
+            planned = min(planned_at.get(click.intent, click.planned_at), click.planned_at)
+            if released_at <= planned <= rush_end:
+                planned_at[click.intent] = planned
+                if click.outcome in FINAL:
+                    answers.setdefault(click.intent, click)
+        final = list(answers.values())
+        stock = sum(terms.stock for terms in history.sales.values())
+        first_stock = [click for click in final if click.outcome in ACCEPTED][:stock]
+        return cls(planned_at, sorted(final, key=_answered_at), first_stock)
+
+    def from_click(self, click: Click) -> float:
+        return click.answered_at - self.planned_at[click.intent]
 
 
 def _drain_seconds(
@@ -108,10 +138,6 @@ def _drain_seconds(
 
 def _answered_at(click: Click) -> float:
     return click.answered_at
-
-
-def _from_click(click: Click) -> float:
-    return click.answered_at - click.planned_at
 
 
 def _from_send(click: Click) -> float:

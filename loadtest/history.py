@@ -21,6 +21,14 @@ from loadtest.plan import Ending
 _TITLE: Final = "doorbuster history 1"
 
 
+class Intent(NamedTuple):
+    """What a shopper wants once, however often they click: the owner of one key."""
+
+    sale: str
+    shopper: str
+    key: str
+
+
 class Click(NamedTuple):
     """
     One POST of an order and its answer.
@@ -49,13 +57,10 @@ class Click(NamedTuple):
     waited: bool
     status: int
 
-
-class Intent(NamedTuple):
-    """What a shopper wants once, however often they click: the owner of one key."""
-
-    sale: str
-    shopper: str
-    key: str
+    @property
+    def intent(self) -> Intent:
+        """What the shopper wanted; all repeats of a click share it."""
+        return Intent(self.sale, self.shopper, self.key)
 
 
 class SaleTerms(NamedTuple):
@@ -117,7 +122,7 @@ class History:
         ids: defaultdict[Intent, set[str]] = defaultdict(set)
         for click in self.clicks:
             if click.order_id:
-                ids[Intent(click.sale, click.shopper, click.key)].add(click.order_id)
+                ids[click.intent].add(click.order_id)
         return dict(ids)
 
     def unsettled(self) -> set[Intent]:
@@ -125,10 +130,9 @@ class History:
         seen: set[Intent] = set()
         settled: set[Intent] = set()
         for click in self.clicks:
-            intent = Intent(click.sale, click.shopper, click.key)
-            seen.add(intent)
+            seen.add(click.intent)
             if click.outcome in FINAL:
-                settled.add(intent)
+                settled.add(click.intent)
         return seen - settled
 
     def write(self, path: Path) -> None:

@@ -47,8 +47,8 @@ def test_both_latencies_stand_side_by_side():
 def test_rates_count_orders_and_not_refusals():
     clicks = [
         clicked(10.0, 10.0, 10.5),
-        clicked(10.0, 10.0, 11.0, order_id="B", status=201, waited=True),
-        clicked(10.0, 10.0, 12.0, order_id="", outcome=Outcome.SOLD_OUT, status=409),
+        clicked(10.0, 10.0, 11.0, key="k2", order_id="B", status=201, waited=True),
+        clicked(10.0, 10.0, 12.0, key="k3", order_id="", outcome=Outcome.SOLD_OUT, status=409),
     ]
     figures = measure(a_history(2, *clicks), 10.0, 1.0)
     assert figures.accepted_per_second == pytest.approx(4.0)
@@ -61,6 +61,15 @@ def test_units_sold_again_do_not_slow_the_first_stock_down():
     clicks = [clicked(10.0, 10.0, 10.5), clicked(10.9, 10.9, 14.0, order_id="B", key="k2")]
     figures = measure(a_history(1, *clicks), 10.0, 1.0)
     assert figures.accepted_per_second == pytest.approx(2.0)
+
+
+def test_a_click_that_had_to_be_repeated_counts_from_the_first():
+    throttled = clicked(10.0, 10.0, 10.1, outcome=Outcome.THROTTLED, order_id="", status=503)
+    repeated = clicked(12.0, 12.0, 12.1)
+    figures = measure(a_history(1, throttled, repeated), 10.0, 1.0)
+    assert figures.click_to_ticket.p50_ms == pytest.approx(2_100)
+    assert figures.sent_to_ticket.p50_ms == pytest.approx(100)
+    assert figures.click_to_answer.count == 1
 
 
 def test_what_came_after_the_rush_is_left_out():
