@@ -458,7 +458,7 @@ async def _park_unreadable(
         lease["sale"],
         lease["bucket"],
         lease["epoch"],
-        batch.report.orders_seen,
+        None,
         None,
         None,
         None,

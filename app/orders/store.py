@@ -39,7 +39,8 @@ JOIN unnest($1::int[], $2::smallint[], $3::smallint[], $4::bigint[])
 # Row, dead letter and lease in one statement, so that no answer is pieced
 # together from two moments.
 SELECT_TICKET: Final = f"""
-SELECT l.epoch AS lease_epoch, l.orders_seen, d.reason AS letter_reason, o.*
+SELECT l.epoch AS lease_epoch, l.state AS lease_state, l.orders_seen,
+       d.reason AS letter_reason, o.*
 FROM bucket_leases l
 LEFT JOIN dead_letters d ON d.kind = 'order' AND d.sale = $1 AND d.bucket = $2
                         AND d.epoch = $3 AND d.seq = $4
@@ -191,8 +192,11 @@ async def read_ticket(shard: Shard, key: OrderKey) -> Order | Ticket | None:
         return Ticket(key, TicketState.REJECTED, row["letter_reason"])
     if key.epoch < row["lease_epoch"]:
         return Ticket(key, TicketState.REJECTED, "lost_in_recovery")
-    assert key.seq >= row["orders_seen"], f"passed by the flush without a trace: {key}"
-    return Ticket(key, TicketState.QUEUED)
+    if key.seq >= row["orders_seen"]:
+        return Ticket(key, TicketState.QUEUED)
+    # Only while a bucket drains may the flush pass over a gap or an unreadable entry.
+    assert row["lease_state"] == "draining", f"passed by the flush without a trace: {key}"
+    return Ticket(key, TicketState.REJECTED, "lost_in_recovery")
 
 
 async def read_orders(shard: Shard, keys: Sequence[OrderKey]) -> dict[OrderKey, Order]:

@@ -288,7 +288,8 @@ CREATE TABLE dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind letter_kind NOT NULL,
     reason text NOT NULL,
-    -- For an order: where it stood; its ticket is answered `rejected` for ever.
+    -- For an order: where it stood; its ticket is answered `rejected` for ever. A whole
+    -- entry that nobody could read has no seq: nobody knows which orders it held.
     sale integer,
     bucket smallint,
     epoch smallint,
@@ -305,7 +306,7 @@ CREATE TABLE dead_letters (
     CONSTRAINT dead_letters_one_per_order UNIQUE (sale, bucket, epoch, seq),
     CONSTRAINT dead_letters_order_named CHECK
         (kind <> 'order' OR (sale IS NOT NULL AND bucket IS NOT NULL AND epoch IS NOT NULL
-                             AND seq IS NOT NULL))
+                             AND (seq IS NOT NULL OR reason = 'unreadable')))
 );
 CREATE INDEX dead_letters_waiting ON dead_letters (id) WHERE dropped_at IS NULL;
 
