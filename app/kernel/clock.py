@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -20,6 +21,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+@lru_cache(maxsize=4_096)  # every order of a batch has the same one
 def instant(unix_ms: int) -> datetime:
     """Turn Unix milliseconds into an aware UTC datetime, to the millisecond."""
     return datetime.fromtimestamp(unix_ms // 1000, UTC).replace(

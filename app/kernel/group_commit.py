@@ -10,18 +10,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-@dataclass(slots=True)
-class _Waiting(Generic[Item, Result]):
-    item: Item
-    result: "asyncio.Future[Result]"
-    since: float
+# An item, who waits for its result, and since when. A bare tuple: one is made
+# for every click.
+_Waiting: TypeAlias = "tuple[Item, asyncio.Future[Result], float]"
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -51,20 +47,20 @@ class GroupCommit(Generic[Item, Result]):
     async def put(self, item: Item) -> Result:
         """Have one item served with the next batch; cancelling does not take it back."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[Item, Result](item, loop.create_future(), time.monotonic())
-        self._waiting.append(waiting)
+        result: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, result, time.monotonic()))
         if self._free:
             self._free -= 1
             call = loop.create_task(self._serve())
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        return await waiting.result
+        return await result
 
     def shed(self, waited_seconds_max: float, result: Result) -> None:
         """Answer `result` to every item that has waited longer, before it is sent."""
         latest = time.monotonic() - waited_seconds_max
-        while self._waiting and self._waiting[0].since < latest:
-            _tell(self._waiting.popleft(), result)
+        while self._waiting and self._waiting[0][2] < latest:
+            _tell(self._waiting.popleft()[1], result)
 
     async def drain(self) -> None:
         """Wait until everybody has an answer."""
@@ -81,23 +77,25 @@ class GroupCommit(Generic[Item, Result]):
     async def _serve_batch(self) -> None:
         size = min(len(self._waiting), self._items_max)
         batch = [self._waiting.popleft() for _ in range(size)]
-        items = [waiting.item for waiting in batch]
-        (results,) = await asyncio.gather(self._commit(items), return_exceptions=True)
-        if not isinstance(results, BaseException) and len(results) != len(batch):
-            results = AssertionError(f"{len(results)} results for {len(batch)} items")
-        if isinstance(results, BaseException):
-            for waiting in batch:
-                _fail(waiting, results)
-            return
-        for waiting, result in zip(batch, results, strict=True):
-            _tell(waiting, result)
+        items = [item for item, _, _ in batch]
+        (answered,) = await asyncio.gather(self._answer(items), return_exceptions=True)
+        for at, (_, waiting, _) in enumerate(batch):
+            if isinstance(answered, BaseException):
+                _fail(waiting, answered)
+            else:
+                _tell(waiting, answered[at])
+
+    async def _answer(self, items: Sequence[Item]) -> Sequence[Result]:
+        results = await self._commit(items)
+        assert len(results) == len(items), "one result for each item"
+        return results
 
 
-def _tell(waiting: _Waiting[Item, Result], result: Result) -> None:
-    if not waiting.result.done():  # the caller may have gone
-        waiting.result.set_result(result)
+def _tell(waiting: "asyncio.Future[Result]", result: Result) -> None:
+    if not waiting.done():  # the caller may have gone
+        waiting.set_result(result)
 
 
-def _fail(waiting: _Waiting[Item, Result], error: BaseException) -> None:
-    if not waiting.result.done():
-        waiting.result.set_exception(error)
+def _fail(waiting: "asyncio.Future[Result]", error: BaseException) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)

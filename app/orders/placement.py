@@ -12,11 +12,13 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from app.kernel.clock import unix_ms
 from app.kernel.group_commit import GroupCommit
 from app.orders.answers import PlaceCode, Refused
 from app.orders.route import BucketRoute, Standing
+from app.orders.sealing import OrderIds
 from app.orders.selling import (
     Accepted,
     BucketCounter,
@@ -49,6 +51,7 @@ class Placement:
     def __init__(  # noqa: PLR0913, PLR0917  collaborators, each once
         self,
         shards: Shards,
+        ids: OrderIds,
         open_connection: Callable[[], ScriptConnection],
         clock: ServerClock,
         deployment: str,
@@ -56,6 +59,7 @@ class Placement:
         observer: PlacementObserver,
     ) -> None:
         self._shards = shards
+        self._ids = ids
         self._open_connection = open_connection
         self._clock = clock
         self._deployment = deployment
@@ -96,7 +100,9 @@ class Placement:
     def _open(self, sale: int, bucket: int) -> BucketCounter:
         route = BucketRoute(self._shards.of(sale, bucket), self._deployment, sale, bucket)
         connections = [self._open_connection() for _ in range(self._settings.calls_at_once_max)]
-        counter = BucketCounter(route, connections, self._clock, self._settings, self._observer)
+        counter = BucketCounter(
+            route, self._ids, connections, self._clock, self._settings, self._observer
+        )
         self._counters[sale, bucket] = counter
         return counter
 
@@ -126,9 +132,11 @@ class Placement:
             elif order.fingerprint != request.fingerprint:
                 outcomes.append(Refused(PlaceCode.KEY_MISMATCH))
             else:
-                _, _, epoch, seq = order.key
+                order_id = self._ids.write(order.key, order.shopper)
                 placed_at_ms = unix_ms(order.placed_at)
-                outcomes.append(Accepted(epoch, seq, placed_at_ms, is_replay=True, entry_id=b""))
+                outcomes.append(
+                    Accepted(order.key, order_id, placed_at_ms, is_replay=True, entry_id=b"")
+                )
         return outcomes
 
 
@@ -142,18 +150,20 @@ def placement_request(sale: Sale, click: Click) -> PlacementRequest:
     Turn a click into what the script gets.
 
     The key is scoped to (shopper, sale); the fingerprint covers what was asked
-    for and at which price (correctness.md §3), so that the same key with other
+    for and at which price (docs/HOT_PATH.md §3), so that the same key with other
     content is refused.
     """
     key = hashlib.sha256(f"{click.shopper}\n{click.idempotency_key}".encode()).digest()
-    content = hashlib.sha256(
-        struct.pack(">IQQ", sale.number, click.quantity, sale.price_minor)
-        + f"{sale.sku}\n{sale.currency}".encode()
-    ).digest()
     return PlacementRequest(
-        key_hash=key[:KEY_HASH_BYTES],
-        fingerprint=content[:FINGERPRINT_BYTES],
-        shopper=click.shopper,
-        quantity=click.quantity,
-        reference=click.reference,
+        key[:KEY_HASH_BYTES],
+        _fingerprint(sale.number, sale.sku, sale.price_minor, sale.currency, click.quantity),
+        click.shopper,
+        click.quantity,
+        click.reference,
     )
+
+
+@lru_cache(maxsize=4_096)  # a sale has as many as quantities that are asked for
+def _fingerprint(sale: int, sku: str, price_minor: int, currency: str, quantity: int) -> bytes:
+    content = struct.pack(">IQQ", sale, quantity, price_minor) + f"{sku}\n{currency}".encode()
+    return hashlib.sha256(content).digest()[:FINGERPRINT_BYTES]

@@ -16,6 +16,8 @@ from typing import Final
 from app.inventory.lease import BucketMode, Lease
 from app.inventory.lease_store import read_lease
 from app.kernel.errors import ShardUnavailable
+from app.kernel.ids import OrderKey
+from app.orders.answers import Placed, Replay
 from app.orders.stream import place_orders_script
 from app.storage.keys import BucketKeys
 from app.storage.lua import BoundScript
@@ -71,6 +73,11 @@ class BucketRoute:
         if self.standing is not Standing.OPEN:
             self._keep_looking()
         return self.standing
+
+    def key_of(self, route: Route, answer: Placed | Replay) -> OrderKey:
+        """Return the key of an order that the script accepted, now or in an earlier epoch."""
+        epoch = route.epoch if isinstance(answer, Placed) else answer.epoch
+        return OrderKey(self._sale, self._bucket, epoch, answer.seq)
 
     def distrust(self, route: Route) -> None:
         """Stop selling on a route that the server does not know; look for the next one."""

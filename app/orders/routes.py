@@ -11,7 +11,7 @@ from app.kernel.ids import BUCKET_MAX, EPOCH_MAX, SALE_MAX, SEQ_MAX, OrderKey
 from app.orders.answers import OverLimit, PlaceCode, Placed, Refused, Replay, SoldOut
 from app.orders.desk import Before, OrderDesk
 from app.orders.order import Order, OrderState, Ticket, TicketState
-from app.orders.placement import Click, bucket_of
+from app.orders.placement import Click
 from app.orders.selling import Accepted, NotPlaced, Outcome
 from app.orders.store import CloseAsked, order_timeline, read_ticket
 from app.orders.views import (
@@ -207,15 +207,15 @@ class _Routes:
     async def _accept(
         self, request: web.Request, sale: Sale, click: Click, accepted: Accepted
     ) -> web.StreamResponse:
-        bucket = bucket_of(click.shopper, sale.buckets)
-        key = OrderKey(sale.number, bucket, accepted.epoch, accepted.seq)
-        order_id = self._desk.ids.write(key, click.shopper)
+        order_id = accepted.order_id
         headers = {"Location": f"/v1/orders/{order_id}"}
         if accepted.is_replay:
             headers["Idempotency-Replayed"] = "true"
         seconds = wait_seconds(request)
         if seconds:
-            order = await self._desk.confirmations.wait_for(key, accepted.entry_id, seconds)
+            order = await self._desk.confirmations.wait_for(
+                accepted.key, accepted.entry_id, seconds
+            )
             if order is not None:
                 view = view_confirmed(order_id, sale.id, order)
                 return respond(request, 201, view, headers)

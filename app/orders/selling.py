@@ -13,8 +13,10 @@ from typing import Final, Protocol, TypeAlias
 
 from app.kernel.errors import BrokenState, OutcomeUnknown, RedisUnavailable, ScriptMissing
 from app.kernel.group_commit import GroupCommit
+from app.kernel.ids import OrderId, OrderKey, shopper_tag
 from app.orders.answers import Answer, PlaceCode, Placed, PlaceReply, Refused, Replay
 from app.orders.route import BucketRoute, Route
+from app.orders.sealing import OrderIds
 from app.orders.stream import PlacementRequest, place_orders
 from app.storage.redis import ScriptConnection
 from app.storage.server_clock import ServerClock
@@ -51,8 +53,8 @@ class NotPlaced(Enum):
 class Accepted:
     """An order that stands in the stream, or was accepted before."""
 
-    epoch: int
-    seq: int
+    key: OrderKey
+    order_id: OrderId
     placed_at_ms: int
     is_replay: bool
     entry_id: bytes  # of the stream entry; b"" for a replay
@@ -72,15 +74,17 @@ class PlacementObserver(Protocol):
 class BucketCounter:
     """Where this process sells the units of one bucket."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  collaborators, each once
         self,
         route: BucketRoute,
+        ids: OrderIds,
         connections: Sequence[ScriptConnection],
         clock: ServerClock,
         settings: PlacementSettings,
         observer: PlacementObserver,
     ) -> None:
         self.route = route
+        self._ids = ids
         self._idle = list(connections)
         self._clock = clock
         self._settings = settings
@@ -122,7 +126,7 @@ class BucketCounter:
         finally:
             self._idle.append(connection)
         self._note_call(len(requests), time.monotonic() - began)
-        return [self._outcome(route, reply, answer) for answer in reply.answers]
+        return self._outcomes(route, reply, requests)
 
     async def _ask(
         self,
@@ -157,28 +161,40 @@ class BucketCounter:
         except (RedisUnavailable, OutcomeUnknown, BrokenState):
             self.route.distrust(route)
             return [NotPlaced.UNKNOWN] * len(requests)
-        outcomes = [self._outcome(route, reply, answer) for answer in reply.answers]
         return [
-            outcome if isinstance(outcome, Accepted) else NotPlaced.UNKNOWN for outcome in outcomes
+            outcome if isinstance(outcome, Accepted) else NotPlaced.UNKNOWN
+            for outcome in self._outcomes(route, reply, requests)
         ]
 
-    def _outcome(self, route: Route, reply: PlaceReply, answer: Answer) -> Outcome:
-        if isinstance(answer, Placed):
-            return Accepted(
-                route.epoch,
-                answer.seq,
-                reply.now_ms,
-                is_replay=False,
-                entry_id=reply.entry_id,
-            )
-        if isinstance(answer, Replay):
-            return Accepted(
-                answer.epoch, answer.seq, answer.placed_at_ms, is_replay=True, entry_id=b""
-            )
-        if isinstance(answer, Refused) and answer.code is PlaceCode.STALE:
-            self.route.distrust(route)
-            return NotPlaced.RECOVERING
-        return answer
+    def _outcomes(
+        self, route: Route, reply: PlaceReply, requests: Sequence[PlacementRequest]
+    ) -> list[Outcome]:
+        """Turn the script's answers into outcomes; one call of the cipher makes all ids."""
+        accepted = [
+            (self.route.key_of(route, answer), shopper_tag(request.shopper))
+            for answer, request in zip(reply.answers, requests, strict=True)
+            if isinstance(answer, Placed | Replay)
+        ]
+        ids = iter(self._ids.write_batch(accepted))
+        keys = iter(accepted)
+        outcomes: list[Outcome] = []
+        for answer in reply.answers:
+            if isinstance(answer, Placed):
+                key = next(keys)[0]
+                outcomes.append(
+                    Accepted(key, next(ids), reply.now_ms, is_replay=False, entry_id=reply.entry_id)
+                )
+            elif isinstance(answer, Replay):
+                key = next(keys)[0]
+                outcomes.append(
+                    Accepted(key, next(ids), answer.placed_at_ms, is_replay=True, entry_id=b"")
+                )
+            elif isinstance(answer, Refused) and answer.code is PlaceCode.STALE:
+                self.route.distrust(route)
+                outcomes.append(NotPlaced.RECOVERING)
+            else:
+                outcomes.append(answer)
+        return outcomes
 
     def _note_call(self, orders: int, seconds: float) -> None:
         """Follow the median of the call times, and refuse what has waited too long."""

@@ -109,6 +109,7 @@ class Api:
         api_url = settings.redis.api_url or settings.redis.url
         self.placement = Placement(
             stores.shards,
+            stage.order_ids,
             partial(ScriptConnection, api_url, client_name="doorbuster-place"),
             self.clock,
             stores.deployment,
