@@ -46,7 +46,7 @@ ENDINGS: Final = (
     *(Ending.ABANDON,) * 3,
 )
 _STRIDE: Final = 7  # coprime to both lengths: any twenty in a row hold the whole mix, shuffled
-_PATIENT_ONE_IN: Final = 25  # told "sold out, but some may return" they come back for them
+_PATIENT_ONE_IN: Final = 12  # told "sold out, but some may return" they come back for them
 _WAITS_ONE_IN: Final = 4  # clicks that ask for the row: they measure click -> row
 _SECOND_SALE_ONE_IN: Final = 20
 

@@ -24,7 +24,7 @@ from loadtest.tokens import Signer
 
 SECOND_SALE_STOCK_SHARE: Final = 10
 PRICE_MINOR: Final = 8_880
-LAST_CALL_SECONDS: Final = 3.0  # the patient look twice more once nothing is on its way back
+LAST_CALL_SECONDS: Final = 5.0  # the patient all look once more when nothing is on its way back
 _CHECKOUT_CONNECTIONS_MAX: Final = 192  # or a saturated service starves who pays
 _WAITING_CONNECTIONS_MAX: Final = 256
 _READY_SECONDS_MAX: Final = 60.0
@@ -63,7 +63,7 @@ class RushOptions:
     seed: int = 1
     lobby_seconds: float = 2.0
     spread_seconds: float = 1.0
-    pay_within_seconds: int = 15
+    pay_within_seconds: int = 20
     give_up_seconds: float = 45.0
 
     def __post_init__(self) -> None:

@@ -31,7 +31,8 @@ from loadtest.plan import Clicking, Ending, Visit, ending_of, other_key
 
 REPEAT_WAIT_MS: Final = 200  # when the answer did not say how long
 REPEATS_MAX: Final = 40
-COME_BACK_SECONDS: Final = 2.5  # how often the patient look for returned units
+COME_BACK_SECONDS_MIN: Final = 1.5  # how soon the patient look for returned units, and
+COME_BACK_SECONDS_MAX: Final = 5.0  # how seldom in the end
 _WAIT_FOR_ROW: Final = "Prefer: wait=5\r\n"
 
 
@@ -135,10 +136,11 @@ async def _keep_clicking(shop: Shop, visit: Visit) -> None:
 
 async def _come_back(shop: Shop, visit: Visit, answer: Answer) -> str:
     """Look for returned units until one is won, none can return, or the last call."""
+    seconds = COME_BACK_SECONDS_MIN
     while visit.is_patient and answer.outcome is Outcome.SOLD_OUT and answer.may_return:
-        seconds = COME_BACK_SECONDS * shop.jitter.uniform(0.5, 1.5)
-        if await is_set_within(shop.last_call, seconds):
+        if await is_set_within(shop.last_call, seconds * shop.jitter.uniform(0.5, 1.0)):
             return ""
+        seconds = min(1.5 * seconds, COME_BACK_SECONDS_MAX)
         answer = await _click_until_final(shop, visit, visit.key, time.monotonic())
     return answer.order_id if answer.outcome in ACCEPTED else ""
 

@@ -1,0 +1,115 @@
+"""What all variants share: the generators, the options, and how a load is weighed."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from loadtest.bench.cpu import CpuReading, read_cpu
+from loadtest.bench.generator import Generators
+from loadtest.bench.job import Job, Tally
+from loadtest.bench.measurement import Measurement
+from loadtest.bench.stand import NotMeasured, OpenSale, Stand, running_stand
+
+WARM_SECONDS: Final = 1.0
+_NO_SETTINGS: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions:
+    """
+    How much is measured.
+
+    Attributes:
+        only: letters of the variants.
+        seconds: of one measured window.
+        durable_seconds: of the window with an append-only file rewritten in it.
+        rounds: how often each variant has its turn.
+        connections: of the closed loop.
+        api_processes: of the service, and of the bare application.
+        generators: processes that make the load.
+        burst_orders: accepted while the worker is stopped.
+        growth_orders: in one sale at which the cost of an order is measured.
+    """
+
+    only: str
+    seconds: float
+    durable_seconds: float
+    rounds: int
+    connections: int
+    api_processes: int
+    generators: int
+    burst_orders: int
+    growth_orders: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Rig:
+    """
+    Everything a variant needs to measure itself.
+
+    Attributes:
+        ceiling_per_second: what the generators could send at most; 0 before it was measured.
+        done: what has been measured so far.
+    """
+
+    options: BenchOptions
+    generators: Generators
+    ceiling_per_second: float = 0.0
+    done: list[Measurement] = field(default_factory=list)
+
+    async def load(
+        self, job: Job, processes: Mapping[str, Sequence[int]]
+    ) -> tuple[Tally, CpuReading]:
+        """
+        Play a job and weigh every process during its window.
+
+        Raises:
+            NotMeasured: the clicks prepared did not last for the window.
+        """
+        groups = {**processes, "generator": self.generators.pids}
+        readings: list[CpuReading] = []
+
+        async def weigh() -> None:
+            await asyncio.sleep(job.warm_seconds)
+            readings.append(read_cpu(groups))
+            if job.seconds:
+                await asyncio.sleep(job.seconds)
+                readings.append(read_cpu(groups))
+
+        tally = await self.generators.play(job, weigh)
+        readings.append(read_cpu(groups))
+        if tally.is_played_out and job.seconds:
+            raise NotMeasured("the clicks prepared did not last")
+        return tally, readings[1].since(readings[0])
+
+    def clicks_for(self, seconds: float) -> int:
+        """Say how many clicks to prepare: more than was ever sent in that time."""
+        fastest = max((one.per_second for one in self.done), default=self.ceiling_per_second)
+        return int(1.25 * fastest * (seconds + WARM_SECONDS)) + 10_000
+
+    @asynccontextmanager
+    async def stand(self, settings: Mapping[str, str] = _NO_SETTINGS) -> AsyncGenerator[Stand]:
+        """Start a fresh service for as long as the block runs."""
+        with tempfile.TemporaryDirectory(prefix="doorbuster-bench-") as folder:
+            async with running_stand(Path(folder), self.options.api_processes, settings) as stand:
+                yield stand
+
+    def of(self, variant: str) -> list[Measurement]:
+        """Give the rounds of one variant so far."""
+        return [one for one in self.done if one.variant == variant]
+
+
+async def audited(
+    stand: Stand, sale: OpenSale, figure: Measurement, placed: int, unknown: int = 0
+) -> Measurement:
+    """Judge the books after a variant has sold; what is broken stands beside its figure."""
+    broken = await stand.audit(sale, placed, unknown)
+    words = [
+        f"{one.invariant} {one.subject}: {one.left} {one.left_value}, {one.right} {one.right_value}"
+        for one in broken
+    ]
+    return replace(figure, broken=words, is_audited=True)
