@@ -175,22 +175,21 @@ class Shop:
         return sale
 
     async def until_sells(self, sale: str, epoch_min: int = 1) -> None:
-        """Wait until every bucket of a sale is open, in this epoch or a later one."""
+        """Wait until every bucket of a sale is open, in this epoch or a later one, and answers."""
 
-        async def look() -> bool:
-            buckets = await self.operate("GET", f"/sales/{sale}/stock")
-            return (
-                buckets.status == 200
-                and all(
-                    one["state"] == "open"
-                    and one["epoch"] >= epoch_min
-                    and one["remaining"] is not None
-                    for one in buckets.body["buckets"]
-                )
-                and bool(buckets.body["buckets"])
+        async def is_open() -> bool:
+            stock = await self.operate("GET", f"/sales/{sale}/stock")
+            return stock.status == 200 and all(
+                one["state"] == "open" and one["epoch"] >= epoch_min
+                for one in stock.body["buckets"] or [{"state": "none"}]
             )
 
-        await eventually(look, within_seconds=REST_SECONDS)
+        async def answers() -> bool:
+            """Ask for more than anybody may have: nothing is written."""
+            return (await self.place(sale, "nobody", body={"quantity": 1_000})).status != 503
+
+        await eventually(is_open, within_seconds=REST_SECONDS)
+        await eventually(answers, within_seconds=REST_SECONDS)
 
     async def stock(self, sale: str) -> dict[str, Any]:
         return await self.read(f"/sales/{sale}/stock")
