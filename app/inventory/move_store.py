@@ -79,6 +79,10 @@ WHERE sale = $1 AND bucket = $2 AND epoch = $4 AND state = 'open'
                   WHERE m.sale = $1 AND m.bucket = $2 AND m.kind = 'withdrawal'
                     AND m.state IN ('asked', 'debited'))"""
 
+STOP_BUCKET: Final = """
+UPDATE bucket_leases SET recover_reason = 'broken_move'
+WHERE sale = $1 AND bucket = $2 AND epoch = $3 AND state = 'open' AND recover_reason IS NULL"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
@@ -147,6 +151,12 @@ async def mark_credited(shard: Shard, ids: Sequence[int]) -> None:
     """Cross off moves whose units are in the pool."""
     async with shard.connection() as connection:
         await connection.execute(MARK_CREDITED, list(ids))
+
+
+async def stop_bucket(shard: Shard, move: Move) -> None:
+    """Leave word for the coordinator: this epoch's keys contradict a move of it."""
+    async with shard.connection() as connection:
+        await connection.execute(STOP_BUCKET, move.sale, move.bucket, move.epoch)
 
 
 async def ask_withdrawal(shard: Shard, sale: int, bucket: int, epoch: int, units: int) -> None:

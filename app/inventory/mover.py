@@ -29,6 +29,7 @@ from app.inventory.move_store import (
     debited_moves,
     mark_credited,
     mark_done,
+    stop_bucket,
     supersede_moves,
 )
 from app.kernel.clock import unix_ms
@@ -71,20 +72,24 @@ class Mover:
 
     async def move_once(self) -> int:
         """
-        Apply what waits, then credit what is debited.
+        Credit what is debited, then apply what waits.
+
+        A move that its bucket's keys contradict stops the bucket: the rebuild of the
+        next epoch counts from Postgres, where the move is already.
 
         Returns:
             Moves that came a step further.
 
         Raises:
-            RedisUnavailable, OutcomeUnknown, ShardUnavailable: call again; a move
-                is never applied twice.
+            RedisUnavailable, OutcomeUnknown, ShardUnavailable, BrokenState: call again;
+                a move is never applied twice, and the others were not held up.
         """
         if not await self._duties.has(LockPurpose.MOVE):
             return 0
         await supersede_moves(self._shard)
         failpoint("mover.after_supersede")
-        return await self._apply_asked() + await self._credit_debited()
+        credited = await self._credit_debited()
+        return credited + await self._apply_asked()
 
     async def _apply_asked(self) -> int:
         moves = await asked_moves(self._shard, self._settings.moves_max)
@@ -113,6 +118,9 @@ class Mover:
             failpoint("mover.before_done")
             await mark_done(self._shard, done)
             failpoint("mover.after_done")
+        for move, answer in zip(moves, answers, strict=True):
+            if isinstance(answer, BrokenState):
+                await stop_bucket(self._shard, move)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer

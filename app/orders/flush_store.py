@@ -9,7 +9,7 @@ orders it inserts are new, so it waits for nobody who waits for it.
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ from app.orders.stream import EntryId, PlacementRequest, RawEntry, StreamEntry
 from app.storage.shards import Connection, Shard
 
 SELECT_FLUSHABLE: Final = """
-SELECT sale, bucket, epoch, stream_ms, stream_seq FROM bucket_leases
+SELECT sale, bucket, epoch, stream_ms, stream_seq, orders_seen FROM bucket_leases
 WHERE state <> 'closed' AND epoch > 0 ORDER BY sale, bucket"""
 
 LOCK_LEASE: Final = """
@@ -111,6 +111,7 @@ class Position:
     bucket: int
     epoch: int
     offset: EntryId
+    orders_seen: int = field(default=0, compare=False)  # committed with the offset
 
 
 @dataclass(slots=True)
@@ -160,6 +161,7 @@ async def flushable_positions(shard: Shard) -> list[Position]:
             row["bucket"],
             row["epoch"],
             EntryId(row["stream_ms"], row["stream_seq"]),
+            row["orders_seen"],
         )
         for row in rows
     ]
@@ -220,7 +222,7 @@ async def _flush(
         *taken,
     )
     failpoint("flusher.before_commit")
-    report.position = Position(position.sale, position.bucket, position.epoch, taken)
+    report.position = replace(position, offset=taken, orders_seen=report.orders_seen)
     return report
 
 

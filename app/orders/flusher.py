@@ -7,6 +7,7 @@ who waits and trims the stream. A crash anywhere is a harmless repeat.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,14 @@ from redis.asyncio import Redis
 from app.kernel.errors import DoorbusterError, UnreadableEntry
 from app.kernel.failpoints import failpoint
 from app.orders.flush_store import FlushReport, Position, flush_batch, flushable_positions
-from app.orders.stream import RawEntry, StreamEntry, decode_entry, read_entries, trim_stream
+from app.orders.stream import (
+    STREAM_START,
+    RawEntry,
+    StreamEntry,
+    decode_entry,
+    read_entries,
+    trim_stream,
+)
 from app.storage.duties import Duties
 from app.storage.keys import BucketKeys
 from app.storage.redis import redis_errors
@@ -70,6 +78,7 @@ class Flusher:
         self._settings = settings
         self._observer = observer
         self._positions: dict[_Bucket, Position] = {}
+        self._trimmed: dict[_Bucket, Position] = {}
         self._refreshed_at = 0.0
 
     async def flush_once(self) -> int:
@@ -122,22 +131,44 @@ class Flusher:
             return 0
         self._positions[bucket] = report.position
         if report.position != position:
-            await self._tell(keys, report.position, report.orders_seen)
+            await self._tell(keys, report.position)
+            await self._trim(bucket, report.position)
         elif report.recover is not None:
             # Stopped: nothing more to read here before the coordinator has acted.
             self._positions.pop(bucket, None)
         return report.rows + report.duplicates + report.letters
 
-    async def _tell(self, keys: BucketKeys, position: Position, orders_seen: int) -> None:
-        """Wake who waits for a row, then trim; neither may fail a flush."""
+    async def _tell(self, keys: BucketKeys, position: Position) -> None:
+        """Wake who waits for a row; nobody hearing of it never fails a flush."""
+        with contextlib.suppress(DoorbusterError), redis_errors():
+            await self._redis.publish(keys.channel, f"{position.epoch} {position.offset}")
+        failpoint("flusher.after_publish")
+
+    async def _trim(self, bucket: _Bucket, position: Position) -> bool:
+        """Trim a stream; what fails is made up for at the next look, and never fails a flush."""
         try:
-            with redis_errors():
-                await self._redis.publish(keys.channel, f"{position.epoch} {position.offset}")
-            failpoint("flusher.after_publish")
-            await trim_stream(self._redis, keys, position.offset, orders_seen)
-            failpoint("flusher.after_trim")
+            await trim_stream(
+                self._redis, self._keys(position), position.offset, position.orders_seen
+            )
         except DoorbusterError as error:
             self._observer.trim_failed(self._shard.index, error)
+            return False
+        failpoint("flusher.after_trim")
+        self._trimmed[bucket] = position
+        return True
+
+    async def _trim_leftovers(self) -> None:
+        """
+        Trim where the last owner died before it could, or where trimming failed.
+
+        Without it a bucket whose backlog is full would stay so for ever: nothing
+        more is placed there, so no flush would come to trim it.
+        """
+        for bucket, position in self._positions.items():
+            if position.offset == STREAM_START or self._trimmed.get(bucket) == position:
+                continue
+            if not await self._trim(bucket, position):
+                return
 
     async def _refresh_when_due(self) -> None:
         now = time.monotonic()
@@ -151,7 +182,11 @@ class Flusher:
                 mine[position.sale, position.bucket] = position
         await self._leave(self._positions.keys() - mine.keys())
         self._positions = mine
+        self._trimmed = {
+            bucket: position for bucket, position in self._trimmed.items() if bucket in mine
+        }
         self._refreshed_at = now
+        await self._trim_leftovers()
 
     async def _leave(self, buckets: Iterable[_Bucket]) -> None:
         for sale, bucket in buckets:

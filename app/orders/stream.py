@@ -38,6 +38,7 @@ FINGERPRINT_BYTES: Final = 8
 LISTEN_SECONDS: Final = 0.1  # between looks whether more channels are wanted
 
 _COUNT_MAX: Final = 2**53  # whole numbers a Lua number holds exactly
+_INSTANT_MS_MAX: Final = 2**47  # in the year 6429: every calendar here still holds it
 
 
 class TrimCode(IntEnum):
@@ -129,7 +130,7 @@ def decode_entry(entry_id: EntryId, fields: Mapping[bytes, bytes]) -> StreamEntr
         return StreamEntry(
             entry_id=entry_id,
             orders_placed_before=_whole(before, 0, _COUNT_MAX),
-            placed_at_ms=_whole(placed_at_ms, 1, _COUNT_MAX),
+            placed_at_ms=_whole(placed_at_ms, 1, _INSTANT_MS_MAX),
             orders=tuple(_decode_order(*raw) for raw in raw_orders),
         )
     except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as exc:

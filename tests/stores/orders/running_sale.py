@@ -34,9 +34,9 @@ from app.orders.audit import audit_orders
 from app.orders.closer import AttemptsSettled, Closer, CloserSettings
 from app.orders.flush_store import FlushReport
 from app.orders.flusher import Flusher, FlusherSettings
-from app.orders.placement import Click, Placement
+from app.orders.placement import Click, Placement, bucket_of
 from app.orders.sealing import OrderIds
-from app.orders.selling import Accepted, Outcome, PlacementSettings
+from app.orders.selling import Accepted, NotPlaced, Outcome, PlacementSettings
 from app.orders.stream import PLACE_ORDERS
 from app.sales.sale import Sale, SaleEvent, SaleKind, SaleTerms
 from app.sales.store import Act, add_stock, change_state, create_sale, read_sales
@@ -113,7 +113,6 @@ class RunningSale:
         self.placement = self.new_placement()
         self._flushers = [self.new_flusher(shard) for shard in shards.all]
         self._keys = itertools.count(1)
-        self._placements: list[Placement] = []
 
     # What happens before the doors open.
 
@@ -201,7 +200,7 @@ class RunningSale:
         )
         return answer.code
 
-    async def click(
+    async def click_once(
         self, shopper: str, quantity: int = 1, *, key: str = "", reference: str = ""
     ) -> Outcome:
         """Place one order; without a key, with one that was never used."""
@@ -209,11 +208,26 @@ class RunningSale:
             self.sale, Click(shopper, key or f"key-{next(self._keys)}", quantity, reference)
         )
 
+    async def click(self, shopper: str, quantity: int = 1, **more: str) -> Outcome:
+        """Place one order, again and again while the bucket is not open to this process."""
+        more.setdefault("key", f"key-{next(self._keys)}")
+
+        async def answered() -> Outcome | None:
+            outcome = await self.click_once(shopper, quantity, **more)
+            if outcome is not NotPlaced.RECOVERING:
+                return outcome
+            await self.renew(bucket_of(shopper, self.sale.buckets))
+            return None
+
+        answer = await eventually(answered)
+        assert answer is not None
+        return answer
+
     async def buy(self, shopper: str, quantity: int = 1, *, key: str = "") -> OrderKey:
         """Place one order that must be accepted, and give its key."""
-        outcome = await self.click(shopper, quantity, key=key)
+        outcome = await self.click(shopper, quantity, key=key or f"key-{next(self._keys)}")
         assert isinstance(outcome, Accepted), outcome
-        return self.key_of(shopper, outcome)
+        return outcome.key
 
     async def flush(self) -> int:
         """Flush what every stream holds."""
@@ -315,9 +329,6 @@ class RunningSale:
 
     def keys(self, bucket: int = 0, epoch: int = 1) -> BucketKeys:
         return BucketKeys(self.deployment, self.sale.number, bucket, epoch)
-
-    def key_of(self, shopper: str, accepted: Accepted, bucket: int | None = None) -> OrderKey:  # noqa: ARG002
-        return accepted.key
 
     async def lease(self, bucket: int = 0) -> Lease:
         lease = await read_lease(self.shard(bucket), self.sale.number, bucket)
