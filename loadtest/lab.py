@@ -196,7 +196,7 @@ async def _judge(site: Site, options: LabOptions, played: _Played) -> Report:
     figures = measure(history, played.plan.release_at, options.spread_seconds)
     counts = history.counts()
     thresholds = _thresholds(counts[Outcome.ERROR], figures)
-    doubts = _doubts(played, options.spread_seconds)
+    doubts = find_doubts(history, played.notes, played.plan.release_at, options.spread_seconds)
     return Report(
         grade=grade_run(examined.equations, thresholds, doubts),
         run=options.run,
@@ -223,19 +223,29 @@ def _thresholds(errors: int, figures: Figures) -> list[Threshold]:
     ]
 
 
-def _doubts(played: _Played, spread_seconds: float) -> list[str]:
-    """Say why the run measured the generator rather than the service, if so."""
-    release_at, notes = played.plan.release_at, played.notes
+def find_doubts(
+    history: History,
+    notes: GeneratorNotes,
+    release_at: float,
+    spread_seconds: float,
+) -> list[str]:
+    """
+    Say why a run measured its generator rather than the service; empty if it did not.
+
+    Args:
+        history: all of it.
+        notes: what the generator said of itself.
+        release_at: monotonic seconds.
+        spread_seconds: how long first clicks were planned for.
+    """
     rush_end = release_at + spread_seconds
-    first = [c for c in played.history.clicks if release_at <= c.planned_at <= rush_end]
-    doubts = []
-    if len(first) < CLICKS_MIN:
-        doubts.append(f"only {len(first)} clicks")
-    if notes.missed:
-        doubts.append(f"{notes.missed} shoppers came into the lobby too late")
-    if notes.cores > CORES_MAX:
-        doubts.append(f"the generator was saturated: {notes.cores:.2f} of its one core")
+    first = [c for c in history.clicks if release_at <= c.planned_at <= rush_end]
     late_ms = sorted(1_000 * (c.sent_at - c.planned_at) for c in first)
-    if late_ms and (p99_ms := percentile(late_ms, 0.99)) > LATENESS_P99_MS_MAX:
-        doubts.append(f"clicks left up to {p99_ms:.0f} ms (p99) after they were meant")
-    return doubts
+    p99_ms = percentile(late_ms, 0.99) if late_ms else 0.0
+    doubts = {
+        f"only {len(first)} clicks": len(first) < CLICKS_MIN,
+        f"{notes.missed} shoppers came into the lobby too late": notes.missed > 0,
+        f"the generator used {notes.cores:.2f} of its one core": notes.cores > CORES_MAX,
+        f"clicks left {p99_ms:.0f} ms (p99) after they were meant": p99_ms > LATENESS_P99_MS_MAX,
+    }
+    return [doubt for doubt, is_so in doubts.items() if is_so]
