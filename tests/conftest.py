@@ -70,7 +70,7 @@ async def redis(stores: RealStores) -> AsyncIterator[Redis]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """`doorbuster up` with every role as a process; shared, so nothing in it may be killed."""
-    running = RunningService(tmp_path_factory.mktemp("service") / "data")
+    running = RunningService(tmp_path_factory.mktemp("service") / "data", api_processes=2)
     try:
         running.start()
         yield running

@@ -24,6 +24,6 @@ def promises(shop: Shop) -> Promises:
 @pytest.fixture
 def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """A service that this test alone may break; not started yet."""
-    made = RunningService(tmp_path_factory.mktemp("own") / "data")
+    made = RunningService(tmp_path_factory.mktemp("own") / "data", api_processes=1)
     yield made
     made.forget()

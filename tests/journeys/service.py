@@ -32,8 +32,9 @@ STOP_SECONDS: Final = 30.0
 class RunningService:
     """One `doorbuster up` on one data directory; may be started again after it has ended."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, api_processes: int) -> None:
         self.data_dir = data_dir
+        self._api_processes = api_processes
         self.ready: dict[str, Any] = {}
         self.restarts: list[dict[str, Any]] = []
         self._process: subprocess.Popen[str] | None = None
@@ -46,8 +47,8 @@ class RunningService:
         self._lines = queue.Queue()
         self._process = start_program(
             "up",
-            *("--json", "--workers", "2", "--port", "0", "--admin-port", "0"),
-            *("--data-dir", str(self.data_dir)),
+            *("--json", "--data-dir", str(self.data_dir)),
+            *("--workers", str(self._api_processes), "--port", "0", "--admin-port", "0"),
             cwd=self.data_dir,
         )
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
@@ -87,6 +88,12 @@ class RunningService:
         """Tell the present process ids of a role or store."""
         told = getattr(self.run.pids, role)
         return told if isinstance(told, tuple) else (told,)
+
+    def log_of(self, name: str) -> list[dict[str, Any]]:
+        """Read what a process has logged: `coordinator`, `api-0`, `worker-beside`, …"""
+        places = (self.data_dir / "logs" / f"{name}.log", self.data_dir / f"{name}.log")
+        text = "".join(place.read_text() for place in places if place.exists())
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     @contextlib.contextmanager
     def frozen(self, role: str) -> Iterator[None]:
@@ -146,6 +153,36 @@ def start_program(
             stderr=errors,
             text=True,
         )
+
+
+@contextlib.contextmanager
+def role_beside(service: RunningService, role: str, **settings: str) -> Iterator[int]:
+    """
+    Run one more process of a role, with the settings of the one that runs already.
+
+    Args:
+        service: whose role it is.
+        role: as run.json calls it.
+        settings: what is different, by the names of variables.
+
+    Yields:
+        Its process id; what it logs is in `<role>-beside.log` of the data directory.
+    """
+    command = "serve" if role == "api" else role
+    with (service.data_dir / f"{role}-beside.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603  our own program
+            [*PROGRAM, command],
+            env={**service.environment_of(role), "PYTHONPATH": str(REPOSITORY), **settings},
+            cwd=service.data_dir,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
 
 
 def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -58,6 +58,12 @@ class Shop:
             raw = await response.read()
             return Answer(response.status, response.headers, json.loads(raw) if raw else None)
 
+    async def text_at(self, url: str) -> str:
+        """Read what is no JSON, such as metrics."""
+        async with self._session.get(url) as response:
+            assert response.status == 200, url
+            return await response.text()
+
     def token(self, shopper: str) -> str:
         return self._signer.sign(shopper)
 
@@ -78,6 +84,19 @@ class Shop:
             Idempotency_Key=key or new_key(),
             **headers,
         )
+
+    async def insist(self, sale: str, shopper: str) -> Answer:
+        """Click as a good client does: with one key, until there is a final answer."""
+        key = new_key()
+        answers: list[Answer] = []
+
+        async def click() -> bool:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                answers.append(await self.place(sale, shopper, key))
+            return bool(answers) and answers[-1].status < 500
+
+        await eventually(click, within_seconds=REST_SECONDS)
+        return answers[-1]
 
     async def buy(self, sale: str, shopper: str, **body: object) -> dict[str, Any]:
         """Place an order and wait for its row."""
@@ -215,14 +234,20 @@ class Shop:
 
         await eventually(look, within_seconds=REST_SECONDS)
 
-    async def ledger(self) -> dict[str, tuple[int, int]]:
-        """Read the trial balance: account to what stands on its two sides."""
-        books = await self.read("/ledger/trial-balance")
-        return {
-            line["code"]: (line["debit_minor"], line["credit_minor"])
-            for balance in books["items"]
-            for line in balance["lines"]
-        }
+    async def orders_of_sale(self, sale: str) -> list[dict[str, Any]]:
+        """Read every order of a sale that has a row, as an operator."""
+        found: list[dict[str, Any]] = []
+        query = f"/orders?sale={sale}&limit=100"
+        while True:
+            page = await self.read(query)
+            found += page["items"]
+            if page["next"] is None:
+                return found
+            query = f"/orders?sale={sale}&limit=100&cursor={page['next']}"
+
+    async def books_balance(self) -> bool:
+        books = (await self.read("/ledger/trial-balance"))["items"]
+        return all(one["balanced"] and one["difference_minor"] == 0 for one in books)
 
 
 class Promises:
