@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "audit": "app.cli.audit:audit",
     "doctor": "app.cli.doctor:doctor",
     "config": "app.cli.configuration:config",
+    "openapi": "app.cli.openapi:openapi",
     "version": "app.cli.configuration:version",
     "settle": "app.cli.settle:settle",
     "load": "app.cli.load:load",

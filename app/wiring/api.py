@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 from redis.asyncio import Redis
@@ -55,6 +56,9 @@ from app.wiring.stores import (
     open_payments,
     open_stores,
 )
+
+PUBLIC_TITLE: Final = "Doorbuster"
+ADMIN_TITLE: Final = "Doorbuster, admin"
 
 
 async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
@@ -135,19 +139,17 @@ class Api:
         await self.confirmations.close()
         await self.catalog.close()
 
-    def public(self, readiness: Readiness) -> web.Application:
-        """Build the shoppers' and providers' application."""
-        endpoints = [
+    def public_endpoints(self) -> list[Endpoint]:
+        """List what shoppers and providers may ask, without what describes and watches it."""
+        return [
             *sale_endpoints(self._sale_desk()),
             *order_endpoints(self._order_desk()),
             *payment_endpoints(self._stage),
         ]
-        document = openapi_endpoint(endpoints, title="Doorbuster", version=VERSION)
-        return self._build([*endpoints, document, *health_endpoints(readiness, {})])
 
-    def admin(self, readiness: Readiness) -> web.Application:
-        """Build the operators' application."""
-        endpoints = [
+    def admin_endpoints(self) -> list[Endpoint]:
+        """List what operators may ask, likewise."""
+        return [
             *sale_admin_endpoints(self._sale_desk()),
             *stock_endpoints(self.catalog, self.stock, self._read_queues),
             *order_admin_endpoints(self._order_desk()),
@@ -155,7 +157,17 @@ class Api:
             *ledger_endpoints(Books(self._stores.ledger)),
             audit_endpoint(self._audit),
         ]
-        document = openapi_endpoint(endpoints, title="Doorbuster, admin", version=VERSION)
+
+    def public(self, readiness: Readiness) -> web.Application:
+        """Build the shoppers' and providers' application."""
+        endpoints = self.public_endpoints()
+        document = openapi_endpoint(endpoints, title=PUBLIC_TITLE, version=VERSION)
+        return self._build([*endpoints, document, *health_endpoints(readiness, {})])
+
+    def admin(self, readiness: Readiness) -> web.Application:
+        """Build the operators' application."""
+        endpoints = self.admin_endpoints()
+        document = openapi_endpoint(endpoints, title=ADMIN_TITLE, version=VERSION)
         checks = store_checks(self._stores)
         return self._build(
             [
