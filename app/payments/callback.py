@@ -3,7 +3,8 @@ A provider tells us something: verify, apply, commit, acknowledge.
 
 Nothing is written for a message whose signature does not hold. A verified one
 is acknowledged when it is recorded with its effect, refused when it contradicts
-what we asked for, and every repeat gets the answer of the first.
+what we asked for (then it is kept as a letter), and every repeat gets the answer
+of the first.
 """
 
 from collections.abc import Mapping
@@ -12,16 +13,14 @@ from typing import Final
 import structlog
 
 from app.kernel.errors import BadSignature, Unavailable, Untrusted
-from app.payments.capture import EventOutcome, apply_payment
+from app.payments.capture import EventOutcome
+from app.payments.letters import apply_or_keep
 from app.payments.provider import (
     HttpReply,
-    PaySnapshot,
     Provider,
     Refusal,
     StaleMessage,
-    Verified,
 )
-from app.payments.refunds import apply_refund
 from app.payments.stage import PaymentStage
 
 _log = structlog.get_logger(__name__)
@@ -72,18 +71,11 @@ async def _receive(
         )
         return refusal, refusal
     try:
-        outcome = await _apply(stage, provider, verified)
+        outcome = await apply_or_keep(stage, provider, verified)
     except Unavailable as error:
         _log.warning("callback_postponed", provider=provider.code, error=str(error))
         return Refusal.UNAVAILABLE, Refusal.UNAVAILABLE
     return _REFUSALS.get(outcome), outcome
-
-
-async def _apply(stage: PaymentStage, provider: Provider, verified: Verified) -> EventOutcome:
-    about = verified.event.about
-    if isinstance(about, PaySnapshot):
-        return await apply_payment(stage, provider, verified, about)
-    return await apply_refund(stage, provider, verified, about)
 
 
 def _refusal_of(error: Untrusted) -> Refusal:

@@ -12,6 +12,7 @@ from app.orders.flusher import Flusher
 from app.orders.tally import FlushTally
 from app.payments.enquiry import enquire_once
 from app.payments.expiry import settle_attempts
+from app.payments.letters import retry_callbacks_once
 from app.payments.refunds import send_refunds_once
 from app.payments.stage import PaymentStage
 from app.settings import Settings
@@ -34,6 +35,7 @@ from app.wiring.stores import (
 FLUSH_PACE: Final = Pace(idle_ms=20)
 WORK_PACE: Final = Pace(idle_ms=200)
 LEDGER_PACE: Final = Pace(idle_ms=100)
+RETRY_PACE: Final = Pace(idle_ms=1_000)  # what an operator asks for by hand
 
 
 async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
@@ -104,4 +106,5 @@ def money_work(settings: Settings, stores: Stores, stage: PaymentStage) -> list[
         ("enquiry", partial(enquire_once, stage), WORK_PACE),
         ("refunds", partial(send_refunds_once, stage), WORK_PACE),
         ("ledger poster", post, LEDGER_PACE),
+        ("callback letters", partial(retry_callbacks_once, stage), RETRY_PACE),
     ]

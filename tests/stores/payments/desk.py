@@ -225,7 +225,8 @@ class Desk:
         return str(row["state"])
 
     async def facts(self) -> list[tuple[str, str]]:
-        rows = await self.rows("SELECT kind, business_id FROM outbox ORDER BY id")
+        statement = "SELECT kind, business_id FROM outbox WHERE kind <> 'callback' ORDER BY id"
+        rows = await self.rows(statement)
         return [(row["kind"], row["business_id"]) for row in rows]
 
     async def outcomes(self) -> list[str]:
