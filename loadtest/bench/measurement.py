@@ -8,6 +8,7 @@ from typing import Final
 from loadtest.bench.cpu import CpuReading
 from loadtest.bench.job import Tally
 
+CEILING: Final = "ceiling"  # the variant that measures the generators themselves
 SATURATED_CORES: Final = 0.9  # a generator process that works so much could not have done more
 
 
@@ -26,6 +27,7 @@ class Measurement:
         cores: processor seconds per second, by group; `other` is none of ours.
         generator_cores: of the busiest generator process.
         numbers: what else the variant measured; the unit ends the name.
+        round: counted from 1.
         broken: equations of the audit that do not hold, in words.
         is_audited: the audit was made.
     """
@@ -39,13 +41,19 @@ class Measurement:
     cores: Mapping[str, float]
     generator_cores: float
     numbers: Mapping[str, float] = field(default_factory=dict)
+    round: int = 0
     broken: Sequence[str] = ()
     is_audited: bool = False
 
     @property
+    def whole_cpu_us(self) -> float:
+        """Sum what a counted answer cost the machine, the generator's part included."""
+        return sum(self.cpu_us.values())
+
+    @property
     def service_cpu_us(self) -> float:
-        """Sum what the service itself used per counted answer, the generator left out."""
-        return sum(used for name, used in self.cpu_us.items() if name != "generator")
+        """The same without the generator."""
+        return self.whole_cpu_us - self.cpu_us.get("generator", 0.0)
 
 
 def measurement(  # noqa: PLR0913  each part is read where it arises

@@ -11,10 +11,11 @@ from typing import Final
 from loadtest.bench.cpu import CpuReading, read_cpu
 from loadtest.bench.generator import Generators
 from loadtest.bench.job import Job, Tally
-from loadtest.bench.measurement import Measurement
-from loadtest.bench.stand import NotMeasured, OpenSale, Stand, running_stand
+from loadtest.bench.measurement import CEILING, Measurement
+from loadtest.bench.stand import PLAYED_OUT, NotMeasured, OpenSale, Stand, running_stand
 
 WARM_SECONDS: Final = 1.0
+
 _NO_SETTINGS: Final[Mapping[str, str]] = {}
 
 
@@ -52,13 +53,13 @@ class Rig:
     Everything a variant needs to measure itself.
 
     Attributes:
-        ceiling_per_second: what the generators could send at most; 0 before it was measured.
+        round: the present one, from 1.
         done: what has been measured so far.
     """
 
     options: BenchOptions
     generators: Generators
-    ceiling_per_second: float = 0.0
+    round: int = 0
     done: list[Measurement] = field(default_factory=list)
 
     async def load(
@@ -83,13 +84,14 @@ class Rig:
         tally = await self.generators.play(job, weigh)
         readings.append(read_cpu(groups))
         if tally.is_played_out and job.seconds:
-            raise NotMeasured("the clicks prepared did not last")
+            raise NotMeasured(PLAYED_OUT, connections=job.connections, seconds=job.seconds)
         return tally, readings[1].since(readings[0])
 
     def clicks_for(self, seconds: float) -> int:
-        """Say how many clicks to prepare: more than was ever sent in that time."""
-        fastest = max((one.per_second for one in self.done), default=self.ceiling_per_second)
-        return int(1.25 * fastest * (seconds + WARM_SECONDS)) + 10_000
+        """Say how many clicks to prepare: more than anything has taken in that time."""
+        served = [one.per_second for one in self.done if one.variant != CEILING]
+        fastest = max(served or [one.per_second for one in self.done])
+        return int(1.5 * fastest * (seconds + WARM_SECONDS)) + 20_000
 
     @asynccontextmanager
     async def stand(self, settings: Mapping[str, str] = _NO_SETTINGS) -> AsyncGenerator[Stand]:
@@ -97,6 +99,10 @@ class Rig:
         with tempfile.TemporaryDirectory(prefix="doorbuster-bench-") as folder:
             async with running_stand(Path(folder), self.options.api_processes, settings) as stand:
                 yield stand
+
+    def note(self, figure: Measurement) -> None:
+        """Keep a figure of this round."""
+        self.done.append(replace(figure, round=self.round))
 
     def of(self, variant: str) -> list[Measurement]:
         """Give the rounds of one variant so far."""

@@ -9,7 +9,7 @@ Both answer with as many bytes as a ticket of the service.
 
 import asyncio
 import sys
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 from aiohttp import web
@@ -34,10 +34,9 @@ async def answer(request: web.Request) -> web.Response:
 
 class _Trivial(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002  whatever it is
-        assert isinstance(self._transport, asyncio.WriteTransport)
         self._transport.write(_REPLY)
 
 

@@ -44,12 +44,21 @@ READY_SECONDS_MAX: Final = 30.0
 REST_SECONDS_MAX: Final = 120.0
 _LOOK_SECONDS: Final = 0.05
 
+NOT_DRAINED: Final = "accepted orders without a row"
+NOT_OPENED: Final = "the sale did not open"
+NOT_STARTED: Final = "a rival did not start"
+PLAYED_OUT: Final = "the clicks prepared did not last"
+
 SELECT_SEEN: Final = "SELECT coalesce(sum(orders_seen), 0) FROM bucket_leases WHERE sale = $1"
 COUNT_ROWS: Final = "SELECT count(*) FROM orders WHERE sale = $1"
 
 
 class NotMeasured(Exception):
-    """A variant came to no figure; the sentence says why."""
+    """A variant came to no figure."""
+
+    def __init__(self, what: str, **fields: object) -> None:
+        told = ", ".join(f"{name} {value}" for name, value in fields.items())
+        super().__init__(f"{what} ({told})" if told else what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ class Stand:
         began = time.monotonic()
         while await self.backlog():
             if time.monotonic() - began > REST_SECONDS_MAX:
-                raise NotMeasured(f"orders without a row after {REST_SECONDS_MAX} s")
+                raise NotMeasured(NOT_DRAINED, seconds=REST_SECONDS_MAX)
             await asyncio.sleep(_LOOK_SECONDS)
         return time.monotonic() - began
 
@@ -193,7 +202,7 @@ class Stand:
             ):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
-        raise NotMeasured(f"sale {sale.id} did not open within {READY_SECONDS_MAX} s")
+        raise NotMeasured(NOT_OPENED, sale=sale.id, seconds=READY_SECONDS_MAX)
 
     async def _post(self, path: str, body: object) -> dict[str, Any]:
         headers = f"{self._authorization}Idempotency-Key: {secrets.token_hex(16)}\r\n"
@@ -269,7 +278,7 @@ async def _wait_until_serving(pid: int, port: int) -> None:
         if await listens(port) and _has_listening_socket(pid, port):
             return
         await asyncio.sleep(_LOOK_SECONDS)
-    raise NotMeasured("a rival did not start")
+    raise NotMeasured(NOT_STARTED, port=port)
 
 
 def _has_listening_socket(pid: int, port: int) -> bool:

@@ -1,13 +1,12 @@
 """The variants with a closed loop: bare, per request, the service, sold out, replays."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from loadtest.bench.deck import Deck
-from loadtest.bench.job import ClosedLoop, Job, Tally
-from loadtest.bench.measurement import Measurement, measurement
+from loadtest.bench.job import ClosedLoop, Job
+from loadtest.bench.measurement import CEILING, Measurement, measurement
 from loadtest.bench.rig import WARM_SECONDS, Rig, audited
 from loadtest.bench.stand import OpenSale, Stand, running_rival
 from loadtest.bench.wire import PLACED, REPLAY
@@ -23,49 +22,105 @@ PER_REQUEST: Final[Mapping[str, str]] = {
 }
 SOLD_OUT: Final = "sold_out"
 RIVAL_CLICKS: Final = 20_000  # sent again and again: nobody there remembers
-REPLAYED_ORDERS: Final = 20_000
-_RIVAL_KEY: Final = Signer("bench", bytes(32))
+REPLAYED_MAX: Final = 20_000
+_RIVALS_KEY: Final = Signer("0123abcd", bytes(32))  # as long as the service's own
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """A sale that was sold from: its first `placed` shoppers have an order each."""
+
+    sale: OpenSale
+    placed: int
 
 
 async def measure_ceiling(rig: Rig) -> None:
-    """Measure what the generators can send at most, to a server that does nothing."""
-    processes = rig.options.generators
-    async with running_rival("trivial", processes) as (port, pids):
-        tally, cpu = await rig.load(_job(rig, port, _rival_deck(port)), {"rival": pids})
-    figure = measurement("ceiling", tally, cpu, counted=PLACED, generators=processes)
-    rig.ceiling_per_second = figure.per_second
-    rig.done.append(figure)
+    """Measure what the generators can send at most, to servers that do nothing."""
+    rig.note(await _measure_rival(rig, CEILING, "trivial", rig.options.generators))
 
 
 async def measure_bare(rig: Rig) -> None:
-    """(a) One POST route of `web.Application`: the ceiling of any aiohttp service."""
-    async with running_rival("bare", rig.options.api_processes) as (port, pids):
-        tally, cpu = await rig.load(_job(rig, port, _rival_deck(port)), {"api": pids})
-    rig.done.append(_figure(rig, "a", tally, cpu_counted=(cpu, PLACED)))
+    """Measure (a), one POST route of `web.Application`: the ceiling of an aiohttp service."""
+    rig.note(await _measure_rival(rig, "a", "bare", rig.options.api_processes))
 
 
 async def measure_per_request(rig: Rig) -> None:
-    """(b) The same service, one script call per click."""
+    """Measure (b), the same service, one script call per click."""
     async with rig.stand(PER_REQUEST) as stand:
         await measure_selling(rig, stand, "b")
 
 
-async def measure_selling(rig: Rig, stand: Stand, variant: str) -> "Sold":
-    """Sell as fast as answers come, every check on, rows written meanwhile; then audit."""
+async def measure_selling(rig: Rig, stand: Stand, variant: str = "c") -> Sold:
+    """Measure (c): sell as fast as answers come, every check on, rows written meanwhile."""
     count = rig.clicks_for(rig.options.seconds)
     sale = await stand.open_sale(stock=2 * count)
-    job = _job(rig, stand.port, stand.deck(sale, count))
+    job = closed_loop(rig, stand.port, stand.deck(sale, count))
     tally, cpu = await rig.load(job, stand.processes)
-    backlog = await stand.backlog()
-    drain_seconds = await stand.drain()
+    numbers = {"backlog_orders": float(await stand.backlog())}
+    numbers["drain_seconds"] = await stand.drain()
     figure = measurement(
         variant,
         tally,
         cpu,
         counted=PLACED,
         generators=rig.options.generators,
-        numbers={"backlog_orders": backlog, "drain_seconds": drain_seconds},
+        numbers=numbers,
     )
     placed = tally.totals[PLACED]
-    rig.done.append(await audited(stand, sale, figure, placed))
+    rig.note(await audited(stand, sale, figure, placed, unknown_of(tally.totals)))
     return Sold(sale, placed)
+
+
+async def measure_sold_out(rig: Rig, stand: Stand) -> None:
+    """Measure (d), shoppers who come too late, each for the first time."""
+    sale = await stand.open_sale(stock=2)
+    count = rig.clicks_for(rig.options.seconds)
+    job = closed_loop(rig, stand.port, stand.deck(sale, count))
+    tally, cpu = await rig.load(job, stand.processes)
+    generators = rig.options.generators
+    figure = measurement("d", tally, cpu, counted=SOLD_OUT, generators=generators)
+    rig.note(await audited(stand, sale, figure, tally.totals[PLACED]))
+
+
+async def measure_replays(rig: Rig, stand: Stand, sold: Sold) -> None:
+    """Measure (e), shoppers who have their order already, and send the same click again."""
+    count = min(sold.placed, REPLAYED_MAX)
+    job = closed_loop(rig, stand.port, stand.deck(sold.sale, count, again=True))
+    tally, cpu = await rig.load(job, stand.processes)
+    generators = rig.options.generators
+    figure = measurement("e", tally, cpu, counted=REPLAY, generators=generators)
+    placed = sold.placed + tally.totals[PLACED]
+    rig.note(await audited(stand, sold.sale, figure, placed))
+
+
+def closed_loop(rig: Rig, port: int, deck: Deck, seconds: float | None = None) -> Job:
+    """Say how a closed loop is run."""
+    return Job(
+        port=port,
+        connections=rig.options.connections,
+        pace=ClosedLoop(),
+        deck=deck,
+        warm_seconds=WARM_SECONDS,
+        seconds=rig.options.seconds if seconds is None else seconds,
+    )
+
+
+def unknown_of(totals: Mapping[str, int]) -> int:
+    """Count clicks whose outcome nobody was told."""
+    return sum(totals.get(name, 0) for name in ("cut", "gave_up", "unanswered", "outcome_unknown"))
+
+
+async def _measure_rival(rig: Rig, variant: str, kind: str, processes: int) -> Measurement:
+    async with running_rival(kind, processes) as (port, pids):
+        deck = Deck(
+            host=f"127.0.0.1:{port}",
+            sale="bench-00000000",
+            signer=_RIVALS_KEY,
+            run="bench-00000000",
+            count=RIVAL_CLICKS,
+            again=True,
+        )
+        groups: dict[str, Sequence[int]] = {"api": pids}
+        tally, cpu = await rig.load(closed_loop(rig, port, deck), groups)
+    generators = rig.options.generators
+    return measurement(variant, tally, cpu, counted=PLACED, generators=generators)
