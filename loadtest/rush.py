@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from loadtest.checkout import Checkout
-from loadtest.client import CONNECTIONS_MAX, Client, document
+from loadtest.client import Client, document
 from loadtest.errors import NoAnswer, Refused, Unreachable
 from loadtest.history import History, SaleTerms
 from loadtest.merchant import Merchant
@@ -25,7 +25,8 @@ from loadtest.tokens import Signer
 SECOND_SALE_STOCK_SHARE: Final = 10
 PRICE_MINOR: Final = 8_880
 LAST_CALL_SECONDS: Final = 5.0  # the patient all look once more when nothing is on its way back
-_CHECKOUT_CONNECTIONS_MAX: Final = 192  # or a saturated service starves who pays
+_DOORS: Final = 64  # shoppers clicking at the same time; enough to saturate two cores
+_CHECKOUT_CONNECTIONS_MAX: Final = 192  # more than doors, or the rush starves who pays
 _WAITING_CONNECTIONS_MAX: Final = 256
 _READY_SECONDS_MAX: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
@@ -64,7 +65,7 @@ class RushOptions:
     lobby_seconds: float = 2.0
     spread_seconds: float = 1.0
     pay_within_seconds: int = 20
-    give_up_seconds: float = 45.0
+    give_up_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         assert self.shoppers >= 1
@@ -229,7 +230,7 @@ async def _release(rush: Rush, release_at: float, group: asyncio.TaskGroup) -> N
     rush.released_at = time.monotonic()
     group.create_task(_weigh(rush))
     waiting = iter(rush.visits)
-    for _ in range(CONNECTIONS_MAX):
+    for _ in range(_DOORS):
         group.create_task(_let_in(rush, waiting, group))
 
 

@@ -2,31 +2,45 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from app.cli.exits import Exit
-from tests.journeys.service import RunningService, run_program
+from tests.journeys.service import RunningService, start_program
+
+RUN_SECONDS_MAX = 120.0  # half a minute on a calm machine
 
 
-def told(finished) -> dict[str, Any]:
-    """Read the report; when there is none, what was said on stderr is the reason."""
-    assert finished.stdout, finished.stderr[-2_000:]
-    return json.loads(finished.stdout)
+class Finished(NamedTuple):
+    """How a command ended; `said` is the end of its stderr."""
+
+    exit: int
+    report: dict[str, Any]
+    said: str
+
+
+def run(*arguments: str, cwd: Path) -> Finished:
+    """Run a command that prints one JSON document, if any, and may take its time."""
+    process = start_program(*arguments, cwd=cwd)
+    try:
+        printed, _ = process.communicate(timeout=RUN_SECONDS_MAX)
+    finally:
+        process.kill()
+    said = (cwd / f"{arguments[0]}.err").read_text()[-2_000:]
+    return Finished(process.returncode, json.loads(printed) if printed else {}, said)
 
 
 @pytest.fixture
 def demo_report(own_service: RunningService, tmp_path: Path) -> dict[str, Any]:
     """A rush of 600 on a data directory of its own."""
-    finished = run_program(
+    finished = run(
         *("demo", "--shoppers", "600", "--stock", "50", "--exit", "--json"),
         *("--data-dir", str(own_service.data_dir)),
         cwd=tmp_path,
     )
-    report = told(finished)
-    assert finished.returncode == Exit.DONE, (report, finished.stderr[-2_000:])
-    return report
+    assert finished.exit == Exit.DONE, finished
+    return finished.report
 
 
 def test_a_small_rush_passes(demo_report):
@@ -48,25 +62,25 @@ def test_a_small_rush_passes(demo_report):
 
 def test_locust_plays_the_seckill_and_leaves_a_verdict(service: RunningService, tmp_path: Path):
     where = ("--data-dir", str(service.data_dir))
-    finished = run_program(
+    finished = run(
         *("load", "run", "seckill", "--users", "120", "--stock", "30", "--spread", "2"),
         *("--out", "runs/1", "--json", *where),
         cwd=tmp_path,
     )
-    report = told(finished)
+    report = finished.report
     # A machine that runs three suites at once may be too slow for the lobby: VOID is honest.
-    assert finished.returncode in {Exit.DONE, Exit.INCONCLUSIVE}, finished.stderr[-2_000:]
-    assert bool(report["doubts"]) is (finished.returncode == Exit.INCONCLUSIVE)
+    assert finished.exit in {Exit.DONE, Exit.INCONCLUSIVE}, finished
+    assert bool(report["doubts"]) is (finished.exit == Exit.INCONCLUSIVE)
     assert report["orders"]["accepted"] == report["orders"]["confirmed"] == 30
     assert json.loads((tmp_path / "runs/1/report.json").read_text()) == report
     assert not (tmp_path / "runs/1/plan.json").exists()
 
-    again = run_program("load", "verify", "runs/1", "--json", *where, cwd=tmp_path)
-    assert again.returncode == Exit.DONE, again.stderr[-2_000:]
-    assert told(again)["counts"]["broken"] == 0
+    again = run("load", "verify", "runs/1", "--json", *where, cwd=tmp_path)
+    assert again.exit == Exit.DONE, again
+    assert again.report["counts"]["broken"] == 0
 
 
 def test_a_target_that_is_away_exits_5(tmp_path: Path):
-    finished = run_program("load", "run", "seckill", "--data-dir", "nowhere", cwd=tmp_path)
-    assert finished.returncode == Exit.UNREACHABLE
-    assert "nowhere" in finished.stderr
+    finished = run("load", "run", "seckill", "--data-dir", "nowhere", cwd=tmp_path)
+    assert finished.exit == Exit.UNREACHABLE
+    assert "nowhere" in finished.said
