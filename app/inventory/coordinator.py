@@ -11,6 +11,7 @@ epoch moved on and its renewals refused.
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -35,6 +36,7 @@ class CoordinatorSettings:
     """How a coordinator looks after its buckets."""
 
     pass_ms: int = 500  # between looks; a lease of 4 s survives several lost ones
+    look_ms_max: int = 250  # a renewal waits this long for rows, then goes by what was known
     steady_ms: int = 2_000  # a server must be the same this long to get an epoch (hot-path.md §7)
     close_after_seconds: int = 600  # a bucket closes no sooner after its end (hot-path.md §4)
     retry_wait_ms_min: int = 1_000  # first pause after an attempt at an epoch failed
@@ -46,6 +48,7 @@ class CoordinatorSettings:
         assert 0 < self.retry_wait_ms_min <= self.retry_wait_ms_max
         assert self.close_after_seconds >= 0
         assert self.steady_ms >= 0
+        assert 0 < self.look_ms_max <= LEASE_MS // 4
 
 
 @dataclass(slots=True)
@@ -58,6 +61,47 @@ class _Care:
     failures: int = 0
     not_before: float = 0.0  # monotonic: the next attempt at an epoch
     task: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the bucket is being opened, recovered or closed right now."""
+        return self.task is not None and not self.task.done()
+
+
+class _Errand:
+    """
+    Work on rows that must not hold up the renewals.
+
+    A shard that is frozen answers after seconds, and a lease lasts four. So the
+    work goes on in the background, at most once at a time, and each pass waits a
+    moment for it.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[None]], shard: Shard) -> None:
+        self._work = work
+        self._shard = shard
+        self._task: asyncio.Future[None] | None = None
+
+    async def go_on(self, wait_ms: int) -> ShardUnavailable | None:
+        """Begin it, or wait for the one under way; return why it is not done, if it is not."""
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._work())
+        done, _ = await asyncio.wait([self._task], timeout=wait_ms / 1000)
+        if not done:
+            return ShardUnavailable(shard=self._shard.index, why=f"no answer within {wait_ms} ms")
+        task, self._task = self._task, None
+        try:
+            task.result()
+        except ShardUnavailable as error:
+            return error
+        return None
+
+    async def stop(self) -> None:
+        """Give up what is under way; its rows say how far it came."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 class Coordinator:
@@ -85,6 +129,9 @@ class Coordinator:
         self._settings = settings
         self._reporter = reporter
         self._grants = Grants(shard, shards)
+        self._granting = _Errand(self._grant, shard)
+        self._looking = _Errand(self._look, shard)
+        self._leads = False
         self._cares: dict[tuple[int, int], _Care] = {}
         self._started = time.monotonic()
 
@@ -92,8 +139,9 @@ class Coordinator:
         """
         Look at every bucket of the shard once.
 
-        While the shard does not answer, what was open goes on being renewed;
-        nothing is opened, granted or recovered.
+        While the shard does not answer, or not in time, what was open goes on being
+        renewed; nothing is opened or recovered. Another shard that is away holds up
+        nothing but the grants that go there.
 
         Returns:
             0: the loop's idle time is the time between two looks.
@@ -102,26 +150,32 @@ class Coordinator:
             RedisUnavailable: the server does not answer; buckets stop by themselves.
             ShardUnavailable: after the renewals were sent.
         """
-        away: ShardUnavailable | None = None
-        try:
-            if not await self._duties.has(LockPurpose.COORDINATE):
-                await self._let_go()
-                return 0
-            await self._grants.lease_and_grant()
-            await self._look()
-        except ShardUnavailable as error:
-            away = error
+        wait_ms = self._settings.look_ms_max
+        ungranted = await self._granting.go_on(wait_ms)
+        unseen = await self._looking.go_on(wait_ms)
+        if not self._leads:
+            await self._let_go()
+            return 0
         identity = await self._server.identify()
         now_ms = await self._server.now_ms()
-        renewals = [self._tend(care, identity, now_ms, away=away) for care in self._cares.values()]
+        renewals = [
+            self._tend(care, identity, now_ms, may_begin=unseen is None)
+            for care in self._cares.values()
+        ]
         await asyncio.gather(*renewals)
-        if away is not None:
+        if away := unseen or ungranted:
             raise away
         return 0
 
     async def close(self) -> None:
         """Stop what is under way; whoever leads next carries on from the rows."""
+        await self._granting.stop()
+        await self._looking.stop()
         await self._let_go()
+
+    async def _grant(self) -> None:
+        if await self._duties.has(LockPurpose.COORDINATE):
+            await self._grants.lease_and_grant()
 
     async def _let_go(self) -> None:
         tasks = [care.task for care in self._cares.values() if care.task is not None]
@@ -132,14 +186,25 @@ class Coordinator:
 
     async def _look(self) -> None:
         """Read lease and sale rows; a home shard that is away leaves the old sale row."""
+        self._leads = await self._duties.has(LockPurpose.COORDINATE)
+        if not self._leads:
+            return
+        # A row read while its bucket was being moved on may be older than what the
+        # task knows by now: it is left for the next look.
+        moving = {name for name, care in self._cares.items() if care.is_busy}
         leases = await live_leases(self._shard)
-        live = {lease.name for lease in leases}
-        for name in [name for name, care in self._cares.items() if name not in live]:
-            if self._cares[name].task is None:
-                del self._cares[name]
+        kept = {lease.name for lease in leases} | moving
+        self._cares = {name: care for name, care in self._cares.items() if name in kept}
         for lease in leases:
             care = self._cares.setdefault(lease.name, _Care(lease))
-            care.lease = lease
+            if lease.name not in moving:
+                care.lease = lease
+        sales = await self._read_sales(leases)
+        for care in self._cares.values():
+            care.sale = sales.get(care.lease.sale, care.sale)
+
+    async def _read_sales(self, leases: Sequence[Lease]) -> dict[int, Sale]:
+        """Read the sales of these buckets; those of another home that is away are left out."""
         by_home: dict[int, set[int]] = {}
         for lease in leases:
             by_home.setdefault(lease.home_shard, set()).add(lease.sale)
@@ -152,16 +217,19 @@ class Coordinator:
                     raise
                 continue
             sales.update((sale.number, sale) for sale in found)
-        for care in self._cares.values():
-            care.sale = sales.get(care.lease.sale, care.sale)
+        return sales
 
     async def _tend(
-        self, care: _Care, identity: ServerIdentity, now_ms: int, *, away: ShardUnavailable | None
+        self, care: _Care, identity: ServerIdentity, now_ms: int, *, may_begin: bool
     ) -> None:
-        if care.task is not None or care.sale is None:
+        if care.is_busy or care.sale is None:
             return
+        if care.task is not None:
+            task, care.task = care.task, None
+            task.result()  # a bug in it ends this process, instead of a bucket that stays shut
         reason = self._reason_for_epoch(care.lease, identity)
-        may_begin = away is None and self._server.is_steady and time.monotonic() >= care.not_before
+        is_time = self._server.is_steady and time.monotonic() >= care.not_before
+        may_begin = may_begin and is_time
         if self._has_ended(care, instant(now_ms)):
             if may_begin:
                 self._begin(care, "closing")
@@ -228,8 +296,6 @@ class Coordinator:
             self._reporter.pass_failed(f"recovery of {care.lease.name}", error, wait_ms)
         else:
             care.failures = 0
-        finally:
-            care.task = None
 
     async def _walk(self, care: _Care, reason: str) -> None:
         last_renewal = care.last_renewal or self._started

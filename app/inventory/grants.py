@@ -6,6 +6,7 @@ doing it at once grant what one would have granted.
 """
 
 from app.inventory.grant_store import (
+    Grant,
     Poolful,
     apply_grant,
     issue_grant,
@@ -14,7 +15,9 @@ from app.inventory.grant_store import (
     settle_grant,
 )
 from app.inventory.lease_store import insert_leases
+from app.kernel.errors import ShardUnavailable
 from app.kernel.failpoints import failpoint
+from app.sales.sale import Sale
 from app.sales.store import mark_leased, sales_to_lease
 from app.storage.shards import Shard, Shards
 
@@ -30,24 +33,46 @@ class Grants:
         """
         Write missing lease rows, issue grants, carry issued grants to their buckets.
 
+        A bucket's shard that is away holds up what goes there, and nothing else.
+
         Raises:
             ShardUnavailable: nothing is lost; units in transit arrive later, once.
         """
+        away: list[ShardUnavailable] = []
         for sale in await sales_to_lease(self._home):
-            for bucket in range(sale.buckets):
-                shard = self._shards.of(sale.number, bucket)
-                await insert_leases(shard, sale, bucket, self._home.index)
-            failpoint("grants.after_lease")
-            await mark_leased(self._home, sale.number)
-            failpoint("grants.after_leased")
+            try:
+                await self._lease(sale)
+            except ShardUnavailable as error:
+                away.append(error)
         for pool in await pools_to_grant(self._home):
             await self._issue(pool)
+        unreached: set[Shard] = set()
         for grant in await issued_grants(self._home):
-            taken = await apply_grant(self._shards.of(grant.sale, grant.bucket), grant)
-            failpoint("grants.after_apply")
-            if taken is not None:
-                await settle_grant(self._home, grant, taken=taken)
-                failpoint("grants.after_settle")
+            shard = self._shards.of(grant.sale, grant.bucket)
+            if shard in unreached:
+                continue
+            try:
+                await self._carry(grant, shard)
+            except ShardUnavailable as error:
+                unreached.add(shard)
+                away.append(error)
+        if away:
+            raise away[0]
+
+    async def _lease(self, sale: Sale) -> None:
+        for bucket in range(sale.buckets):
+            shard = self._shards.of(sale.number, bucket)
+            await insert_leases(shard, sale, bucket, self._home.index)
+        failpoint("grants.after_lease")
+        await mark_leased(self._home, sale.number)
+        failpoint("grants.after_leased")
+
+    async def _carry(self, grant: Grant, shard: Shard) -> None:
+        taken = await apply_grant(shard, grant)
+        failpoint("grants.after_apply")
+        if taken is not None:
+            await settle_grant(self._home, grant, taken=taken)
+            failpoint("grants.after_settle")
 
     async def _issue(self, pool: Poolful) -> None:
         for bucket, units in enumerate(even_shares(pool.units, pool.buckets)):

@@ -45,6 +45,7 @@ class Lease:
     limit_per_shopper: int
     opens_at: datetime
     closes_at: datetime
+    epoch_opened_at: datetime | None  # None: nothing was ever sold in this epoch
 
     @property
     def name(self) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from app.storage.shards import Connection, Shard
 
 _COLUMNS: Final = """sale, bucket, epoch, state, granted, reserved, stream_ms, stream_seq,
     orders_seen, recover_reason, run_id, master_replid, incarnation, script_sha, home_shard,
-    sale_id, limit_per_shopper, opens_at, closes_at"""
+    sale_id, limit_per_shopper, opens_at, closes_at, epoch_opened_at"""
 _READ_ROWS_MAX: Final = 1_000  # of one fetch from a cursor: fits the socket's buffer (§6)
 
 INSERT_LEASE: Final = """
@@ -37,8 +37,9 @@ RETURNING {_COLUMNS}"""
 BEGIN_EPOCH: Final = f"""
 UPDATE bucket_leases
 SET epoch = epoch + 1, stream_ms = 0, stream_seq = 0, orders_seen = 0, units_flushed = 0,
-    units_released = 0
+    units_released = 0, epoch_opened_at = NULL
 WHERE sale = $1 AND bucket = $2 AND epoch = $3 AND state = 'draining'
+  AND epoch_opened_at IS NOT DISTINCT FROM $4
 RETURNING {_COLUMNS}"""
 SELECT_HOLDINGS: Final = """
 SELECT shopper, sum(units_held)::bigint AS units FROM orders
@@ -134,7 +135,9 @@ async def begin_epoch(shard: Shard, lease: Lease) -> Rebuild | None:
         None if somebody else has moved the bucket on.
     """
     async with shard.transaction() as connection:
-        row = await connection.fetchrow(BEGIN_EPOCH, lease.sale, lease.bucket, lease.epoch)
+        row = await connection.fetchrow(
+            BEGIN_EPOCH, lease.sale, lease.bucket, lease.epoch, lease.epoch_opened_at
+        )
         if row is None:
             return None
         holdings = {

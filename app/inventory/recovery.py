@@ -172,7 +172,9 @@ class Recovery:
     async def _fence_and_drain(
         self, lease: Lease, server: ServerIdentity, last_renewal: float
     ) -> None:
-        if not lease.was_opened:
+        if lease.epoch_opened_at is None:
+            # Never opened: the first, or one whose attempt failed. There is nothing to
+            # fence, and whoever may still be writing it can open it no more.
             return
         fence = await fence_bucket(self._server.redis, self._keys(lease))
         failpoint("recovery.after_fence")

@@ -370,6 +370,11 @@ class RunningSale:
             return ""
         return told([equation for equation in equations if equation.holds is not True])
 
+    async def broken(self) -> str:
+        """Say what is broken, even while something is on its way and not all can be judged."""
+        equations = await audit_orders(self.shards, self.redis, self.deployment)
+        return told([equation for equation in equations if equation.holds is False])
+
     async def at_rest(self) -> str:
         """Let every worker finish what is under way, and judge."""
         await eventually(self._is_idle)
