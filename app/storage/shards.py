@@ -96,7 +96,7 @@ class Database:
             self.observe_wait(time.perf_counter() - asked)
             try:
                 yield connection
-            except (TimeoutError, asyncio.CancelledError):
+            except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
                 # The answer may still come: nobody else may read it.
                 connection.terminate()
                 raise
@@ -135,7 +135,12 @@ class Database:
             if code[:2] in _NOT_NOW_CLASSES or code in _NOT_NOW_CODES:
                 raise self._unavailable(**self._fields, sqlstate=code) from error
             raise
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # its state machine, when the server dies mid-answer
+        ) as error:
             raise self._unavailable(**self._fields, why=type(error).__name__) from error
 
     async def _open(self) -> "asyncpg.Pool[Any]":

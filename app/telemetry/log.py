@@ -74,8 +74,12 @@ def _configure_standard(
 
 def _renderers(*, colors: bool) -> list[Processor]:
     if sys.stderr.isatty():
-        return [structlog.dev.ConsoleRenderer(colors=colors)]
+        plain = structlog.dev.plain_traceback  # without locals: they hold shoppers and keys
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
     return [
-        structlog.processors.dict_tracebacks,
+        # Without the locals of each frame: they hold shoppers, bodies and keys.
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
         structlog.processors.JSONRenderer(),
     ]
