@@ -1,4 +1,4 @@
-"""What a command's exit code means (interfaces.md §5)."""
+"""What a command's exit code means (docs/INTERFACES.md §5)."""
 
 from enum import IntEnum
 

@@ -147,7 +147,7 @@ class _Told:
 
 
 def ready_event(run: RunFile) -> dict[str, object]:
-    """Give the fields of the line that `up --json` prints when it serves (interfaces.md §5)."""
+    """Give the fields of the line that `up --json` prints when ready (docs/INTERFACES.md §5)."""
     return {
         "event": "ready",
         "public": run.public,

@@ -19,7 +19,7 @@ from app.embedded.account import OURSELVES, Account
 from app.embedded.errors import RoleDidNotStart
 from app.embedded.programs import last_words, leashed, open_log
 
-RESTART_WAIT_SECONDS_MIN: Final = 0.2  # interfaces.md §5
+RESTART_WAIT_SECONDS_MIN: Final = 0.2  # docs/INTERFACES.md §5
 RESTART_WAIT_SECONDS_MAX: Final = 2.0
 SERVED_SECONDS_MIN: Final = 1.0  # less than the 2 s after which fault tests kill a role again
 READY_LOOK_SECONDS_MIN: Final = 0.01  # a store is up within 50-150 ms: a coarser look would show

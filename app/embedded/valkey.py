@@ -2,7 +2,7 @@
 The Valkey that comes in the wheel: its configuration, its users, and whether it serves.
 
 Every user stands in the configuration file, because users made at run time are gone after a
-restart, and the api would then meet a server that refuses it (hot-path.md §7, F1).
+restart, and the api would then meet a server that refuses it (docs/HOT_PATH.md §7, F1).
 """
 
 import hashlib

@@ -37,8 +37,8 @@ class CoordinatorSettings:
 
     pass_ms: int = 500  # between looks; a lease of 4 s survives several lost ones
     look_ms_max: int = 250  # a renewal waits this long for rows, then goes by what was known
-    steady_ms: int = 2_000  # a server must be the same this long to get an epoch (hot-path.md §7)
-    close_after_seconds: int = 600  # a bucket closes no sooner after its end (hot-path.md §4)
+    steady_ms: int = 2_000  # the same server this long, or no epoch (docs/HOT_PATH.md §7)
+    close_after_seconds: int = 600  # a bucket closes no sooner after its end (docs/HOT_PATH.md §7)
     retry_wait_ms_min: int = 1_000  # first pause after an attempt at an epoch failed
     retry_wait_ms_max: int = 60_000  # longest: there are 4 095 epochs
     recovery: RecoverySettings = field(default_factory=RecoverySettings)

@@ -3,7 +3,7 @@ Write the keys of a new epoch, and read them back.
 
 `state` comes last, in one HSET: until then every move and every sale finds
 nothing there. No key of the epoch may exist before; if one does, another
-process was here, and the next epoch is taken instead (hot-path.md §2, §7).
+process was here, and the next epoch is taken instead (docs/HOT_PATH.md §2, §7).
 """
 
 import itertools

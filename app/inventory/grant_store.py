@@ -3,7 +3,7 @@ Grants and credits: how units travel between a sale's pool and its buckets.
 
 The pool is on the home shard and the lease on the bucket's shard, so every
 journey is written at its start, done once by id at its end, and crossed off
-last; any coordinator can carry on from the rows (hot-path.md §1, Moves).
+last; any coordinator can carry on from the rows (docs/HOT_PATH.md §1, Moves).
 """
 
 from dataclasses import dataclass

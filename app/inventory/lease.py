@@ -9,7 +9,7 @@ from typing import Final
 from app.inventory.bucket import Gate
 from app.sales.sale import Sale, SaleState
 
-LEASE_MS: Final = 4_000  # a renewal lets a bucket sell this long (hot-path.md §7, F4)
+LEASE_MS: Final = 4_000  # a renewal lets a bucket sell this long (docs/HOT_PATH.md §7, F4)
 LAPSE_MS: Final = 6_000  # no renewal sent for this long: no server sells under the old lease
 KEYS_LIVE_AFTER_END: Final = timedelta(hours=24)
 
@@ -72,7 +72,7 @@ class ServerIdentity:
 
     @property
     def incarnation(self) -> str:
-        """Sixteen hex digits, derived and not counted (hot-path.md §7, F1)."""
+        """Sixteen hex digits, derived and not counted (docs/HOT_PATH.md §7, F1)."""
         told = f"{self.run_id}{self.master_replid}".encode()
         return hashlib.sha256(told).hexdigest()[:16]
 

@@ -5,7 +5,7 @@ Fence the old epoch, drain what survived of its stream by the normal flush, take
 the next epoch and read what it must hold in one transaction, write its keys,
 let it sell. Every attempt takes a new epoch; nobody resumes into one that
 another process may have begun to write. A first opening is the same walk with
-nothing to fence and nothing to drain. The rules are hot-path.md §7.
+nothing to fence and nothing to drain. The rules are docs/HOT_PATH.md §7.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from app.storage.keys import BucketKeys
 from app.storage.lua import load_scripts
 from app.storage.shards import Shard
 
-EPOCH_ALARM: Final = 3_500  # of 4 095: time to end the sale (hot-path.md §7)
+EPOCH_ALARM: Final = 3_500  # of 4 095: time to end the sale (docs/HOT_PATH.md §7)
 OPERATOR_NOW: Final = "operator_now"
 _FORGET_EPOCHS: Final = 8  # how far back keys of failed attempts are looked for
 

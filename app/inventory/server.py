@@ -14,7 +14,7 @@ from app.kernel.errors import BadConfiguration, RedisUnavailable
 from app.storage.keys import trial_key
 from app.storage.redis import redis_errors
 
-STEADY_SECONDS: Final = 2.0  # it must have been the same server this long (hot-path.md §7)
+STEADY_SECONDS: Final = 2.0  # it must have been the same server this long (docs/HOT_PATH.md §7)
 VERSION_MIN: Final = (7, 2)
 
 
@@ -93,7 +93,7 @@ def version_of(server: dict[str, Any]) -> tuple[int, ...]:
 
 
 def faults_of(configuration: dict[str, str], version: tuple[int, ...]) -> list[str]:
-    """Return what keeps a server from holding stock (hot-path.md §5)."""
+    """Return what keeps a server from holding stock (docs/HOT_PATH.md §5)."""
     wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
     faults = [
         f"{name} is {configuration.get(name)}, must be {value}"

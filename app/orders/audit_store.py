@@ -26,7 +26,7 @@ STATEMENT_SECONDS_MAX: Final = 120.0
 
 SELECT_SALE_NUMBER: Final = "SELECT sale FROM sale_directory WHERE id = $1"
 
-# Home shard: what was given out, and what came back (hot-path.md §1).
+# Home shard: what was given out, and what came back (docs/HOT_PATH.md §1).
 SELECT_STOCK: Final = """
 SELECT s.sale, s.id, s.stock_total, s.pool,
        coalesce(g.units, 0)::bigint AS issued, coalesce(c.units, 0)::bigint AS credited

@@ -1,7 +1,7 @@
 """
 The closer: ends orders that were not paid in time, or that nobody wants any more.
 
-Expiry runs from Postgres alone (correctness.md §5): the row is truth and timer
+Expiry runs from Postgres alone (docs/CORRECTNESS.md §5): the row is truth and timer
 in one. A closing order ends only when no payment for it can succeed any more;
 that answer comes from a later stage, as a callable.
 """

@@ -4,7 +4,7 @@ Confirmations: wake who waits for a row (`Prefer: wait`).
 After each commit the flusher publishes how far a bucket is flushed. The message
 only wakes: what is answered is always a row that was read. A message that was
 said before anybody listened is made up for by looking once when listening begins
-(hot-path.md §5).
+(docs/HOT_PATH.md §5).
 """
 
 import asyncio

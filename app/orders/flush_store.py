@@ -3,7 +3,7 @@ The flush in Postgres: one transaction for lease, epoch, offset and orders.
 
 A batch is written only onto exactly the epoch and offset that it was read from,
 so writing it twice is impossible and repeating it after any crash is harmless.
-The rules are hot-path.md §6; the order of its locks is lease row first, and the
+The rules are docs/HOT_PATH.md §6; the order of its locks is lease row first, and the
 orders it inserts are new, so it waits for nobody who waits for it.
 """
 
@@ -31,7 +31,7 @@ SELECT sale, bucket, epoch, state, granted, reserved, stream_ms, stream_seq, ord
        recover_reason
 FROM bucket_leases WHERE sale = $1 AND bucket = $2 FOR UPDATE"""
 
-# pay_by is made and judged on one clock, Postgres's (hot-path.md §6 step 2).
+# pay_by is made and judged on one clock, Postgres's (docs/HOT_PATH.md §6 step 2).
 INSERT_ORDERS: Final = f"""
 WITH inserted AS (
     INSERT INTO orders (sale, bucket, epoch, seq, shopper, sku, quantity, units_held, price_minor,
@@ -88,7 +88,7 @@ RETURNING epoch"""
 
 
 class LetterReason(enum.StrEnum):
-    """Why an accepted order was finally rejected (interfaces.md §1)."""
+    """Why an accepted order was finally rejected (docs/CORRECTNESS.md §4)."""
 
     KEY_TAKEN = "key_taken"
     UNREADABLE = "unreadable"
@@ -244,7 +244,7 @@ async def _take(
 
     While the bucket is open, a gap or an unreadable entry ends the batch before
     it; standing first, it stops the bucket. While it drains nothing stops: what
-    cannot be read becomes a letter, and a gap moves the count on (hot-path.md §6).
+    cannot be read becomes a letter, and a gap moves the count on (docs/HOT_PATH.md §6).
 
     Returns:
         The last entry taken, or None if there is none.

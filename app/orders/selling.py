@@ -29,7 +29,7 @@ _WAIT_FACTOR: Final = 3  # a queue may wait this many script calls, if that is m
 class PlacementSettings:
     """How clicks become batches."""
 
-    batch_orders_max: int = 256  # of one script call (hot-path.md §3)
+    batch_orders_max: int = 256  # of one script call (docs/HOT_PATH.md §3)
     calls_at_once_max: int = 2  # per bucket and process: one runs while one travels
     call_timeout_ms: int = 1_000  # for a script's answer; then it is asked once more
     queue_wait_ms_max: int = 50  # a click that waited longer is refused before it is sent
@@ -154,7 +154,7 @@ class BucketCounter:
         Repeat a batch whose outcome is unknown, once, with the same keys and epoch.
 
         Only PLACED and REPLAY are certain now: the first call may still be on its
-        way, so a refusal of the second proves nothing (correctness.md §2).
+        way, so a refusal of the second proves nothing (docs/CORRECTNESS.md §2).
         """
         try:
             reply = await self._ask(connection, route, requests)

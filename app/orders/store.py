@@ -118,7 +118,7 @@ WHERE state = 'closing'
   AND (sale, bucket, epoch, seq) > ($1::int, $2::smallint, $3::smallint, $4::bigint)
 ORDER BY sale, bucket, epoch, seq LIMIT $5"""
 
-# One bucket at a time: the orders first, then the lease row (hot-path.md §7 for
+# One bucket at a time: the orders first, then the lease row (docs/HOT_PATH.md §7 for
 # a bucket that is closed already: the units go back to the pool, not to Redis).
 CLOSE_ORDERS: Final = f"""
 WITH moved AS (

@@ -13,7 +13,7 @@ is no error: the attempt becomes `paid_late` and one refund with a deterministic
 number is asked for in the same transaction.
 
 Source:
-    correctness.md §5 and payments.md §6 of the design.
+    docs/CORRECTNESS.md §5 and docs/PAYMENTS.md §6.
 """
 
 from datetime import datetime

@@ -6,7 +6,7 @@ schedule of enquiries, and the one place where amount, currency and account of a
 provider's message are compared with ours. `payments.capture` applies them.
 
 Source:
-    payments.md §4 and §6 of the design.
+    docs/PAYMENTS.md §4 and §6.
 """
 
 import re

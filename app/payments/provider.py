@@ -14,7 +14,7 @@ Untrusted
 └── MalformedMessage     signed, but not a message we can read
 
 Source:
-    payments.md §4 of the design (the port, the outcomes, the state mapping).
+    docs/PAYMENTS.md §4 (the port, the outcomes, the state mapping).
 """
 
 from collections.abc import Mapping

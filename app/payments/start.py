@@ -7,7 +7,7 @@ enquiry finds the payment by its number. At most one attempt of an order is
 alive; an earlier one is closed at its provider before another is opened.
 
 Source:
-    correctness.md §5, payments.md §4.4 and §4.6 of the design.
+    docs/CORRECTNESS.md §5, docs/PAYMENTS.md §4.4 and §4.6.
 """
 
 import hashlib

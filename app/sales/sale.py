@@ -66,7 +66,7 @@ ALREADY_DONE: Final = {
 
 
 class SaleView(StrEnum):
-    """What shoppers are told (interfaces.md §1)."""
+    """What shoppers are told (docs/INTERFACES.md §1)."""
 
     DRAFT = "draft"
     SCHEDULED = "scheduled"

@@ -6,7 +6,7 @@ not acknowledged when the process ends is in the journal, and tried again at onc
 by the next one.
 
 Source:
-    WeChat Pay's retries: 15 s, 15 s, 30 s, 3 m, … 6 h (payments.md §1.5).
+    WeChat Pay's retries: 15 s, 15 s, 30 s, 3 m, … 6 h (docs/PAYMENTS.md §5).
 """
 
 import asyncio

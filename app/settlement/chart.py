@@ -2,7 +2,7 @@
 The chart of accounts: which accounts there are, and on which side each grows.
 
 An account is named by its parts (`merchant.<id>.payable`) and holds one currency.
-Codes are those of the chart in the design for the home currency; any other currency is
+Codes are those of docs/SETTLEMENT.md §2 for the home currency; any other currency is
 told at the end (`order.clearing.usd`), so that a code alone names one account.
 Accounts come into being with their first transfer.
 """

@@ -43,8 +43,8 @@ class DatabaseSettings:
     connections_max: int = 8  # of one process to one database; PgBouncer-free sizing
     connect_timeout_ms: int = 3_000  # to open one connection
     statement_timeout_ms: int = 5_000  # to wait for one statement's answer
-    lock_timeout_ms: int = 3_000  # to wait for a row lock (hot-path.md §6)
-    idle_in_transaction_ms: int = 5_000  # a frozen holder loses its locks (hot-path.md §6)
+    lock_timeout_ms: int = 3_000  # to wait for a row lock (docs/HOT_PATH.md §6)
+    idle_in_transaction_ms: int = 5_000  # a frozen holder loses its locks (docs/HOT_PATH.md §6)
 
     def __post_init__(self) -> None:
         assert 1 <= self.connections_max <= 100

@@ -5,7 +5,7 @@ A refusal that is an expected answer (sold out, not open) is a value, so stages
 call `problem` and return what it builds; nothing is raised on the way.
 
 Source:
-    RFC 9457; interfaces page of the documentation, "Refusals".
+    RFC 9457; docs/INTERFACES.md §3.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""What a provider's message does, and what it must not (payments.md §6, correctness.md §5)."""
+"""What a provider's message does, and what not (docs/PAYMENTS.md §6, docs/CORRECTNESS.md §5)."""
 
 import asyncio
 
