@@ -21,6 +21,9 @@ OUR_FILE = re.compile(r"`((?:app|lua|tests|loadtest|docs|deploy)/[\w./-]*\w)`")
 TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
 COMMAND = re.compile(r"\bdoorbuster((?: [a-z][a-z-]*)+)")
 ROUTE = re.compile(r"`(GET|POST|PUT|DELETE) (/[^\s`?]*)")
+SECTION = r"§\d+(?:\.\d+)*"
+CITED = re.compile(rf"([\w/-]+\.md)\s+({SECTION}(?:(?:,|\s+and)\s+{SECTION})*)")
+NUMBERED = re.compile(r"^#+ (\d+(?:\.\d+)*)\.? ", re.MULTILINE)
 
 
 def page_name(page):
@@ -71,6 +74,19 @@ def test_both_readmes_have_the_same_chapters_and_the_same_commands():
     assert [line.strip() for line in commands.findall(english.read_text(encoding="utf-8"))] == [
         line.strip() for line in commands.findall(chinese.read_text(encoding="utf-8"))
     ]
+
+
+def test_every_section_that_code_cites_is_there():
+    sources = {source.name: source.text for source in python_sources()}
+    sources |= {page_name(file): file.read_text("utf-8") for file in text_files("lua/**/*.lua")}
+    missing = set()
+    for name, text in sources.items():
+        for cited, sections in CITED.findall(text):
+            page = ROOT / cited
+            there = set(NUMBERED.findall(prose(page))) if page.is_file() else set()
+            wanted = {section.removeprefix("§") for section in re.findall(SECTION, sections)}
+            missing |= {f"{name}: {cited} §{section}" for section in wanted - there}
+    assert missing == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
