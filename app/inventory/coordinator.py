@@ -77,24 +77,25 @@ class _Errand:
     moment for it.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[None]], shard: Shard) -> None:
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = work
-        self._shard = shard
         self._task: asyncio.Future[None] | None = None
 
-    async def go_on(self, wait_ms: int) -> ShardUnavailable | None:
-        """Begin it, or wait for the one under way; return why it is not done, if it is not."""
+    async def go_on(self, wait_ms: int) -> bool:
+        """
+        Begin it, or wait for the one under way; say whether it is done.
+
+        Raises:
+            ShardUnavailable: it failed; the next call begins anew.
+        """
         if self._task is None:
             self._task = asyncio.ensure_future(self._work())
         done, _ = await asyncio.wait([self._task], timeout=wait_ms / 1000)
         if not done:
-            return ShardUnavailable(shard=self._shard.index, why=f"no answer within {wait_ms} ms")
+            return False
         task, self._task = self._task, None
-        try:
-            task.result()
-        except ShardUnavailable as error:
-            return error
-        return None
+        task.result()
+        return True
 
     async def stop(self) -> None:
         """Give up what is under way; its rows say how far it came."""
@@ -129,8 +130,8 @@ class Coordinator:
         self._settings = settings
         self._reporter = reporter
         self._grants = Grants(shard, shards)
-        self._granting = _Errand(self._grant, shard)
-        self._looking = _Errand(self._look, shard)
+        self._granting = _Errand(self._grant)
+        self._looking = _Errand(self._look)
         self._leads = False
         self._cares: dict[tuple[int, int], _Care] = {}
         self._started = time.monotonic()
@@ -150,22 +151,28 @@ class Coordinator:
             RedisUnavailable: the server does not answer; buckets stop by themselves.
             ShardUnavailable: after the renewals were sent.
         """
-        wait_ms = self._settings.look_ms_max
-        ungranted = await self._granting.go_on(wait_ms)
-        unseen = await self._looking.go_on(wait_ms)
+        failed: list[ShardUnavailable] = []
+        await self._go_on(self._granting, failed)
+        has_seen = await self._go_on(self._looking, failed)
         if not self._leads:
             await self._let_go()
             return 0
         identity = await self._server.identify()
         now_ms = await self._server.now_ms()
         renewals = [
-            self._tend(care, identity, now_ms, may_begin=unseen is None)
-            for care in self._cares.values()
+            self._tend(care, identity, now_ms, may_begin=has_seen) for care in self._cares.values()
         ]
         await asyncio.gather(*renewals)
-        if away := unseen or ungranted:
-            raise away
+        if failed:
+            raise failed[0]
         return 0
+
+    async def _go_on(self, errand: _Errand, failed: list[ShardUnavailable]) -> bool:
+        try:
+            return await errand.go_on(self._settings.look_ms_max)
+        except ShardUnavailable as error:
+            failed.append(error)
+            return False
 
     async def close(self) -> None:
         """Stop what is under way; whoever leads next carries on from the rows."""

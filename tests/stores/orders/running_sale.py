@@ -113,6 +113,7 @@ class RunningSale:
         self.placement = self.new_placement()
         self._flushers = [self.new_flusher(shard) for shard in shards.all]
         self._keys = itertools.count(1)
+        self._rivals: list[Duties] = []
 
     # What happens before the doors open.
 
@@ -242,6 +243,10 @@ class RunningSale:
         while found := sum([await self.new_mover(shard).move_once() for shard in self.shards.all]):
             moved += found
         return moved
+
+    async def move_on(self, shard: Shard) -> int:
+        """Apply and credit the moves of one shard."""
+        return await self.new_mover(shard).move_once()
 
     async def close_orders(self) -> int:
         return sum([await self.new_closer(shard).close_once() for shard in self.shards.all])
@@ -383,9 +388,15 @@ class RunningSale:
     async def _is_idle(self) -> bool:
         return not (await self.flush() + await self.move())
 
+    def another_process(self, shard: Shard) -> Duties:
+        """The duties of a rival."""
+        duties = Duties(shard)
+        self._rivals.append(duties)
+        return duties
+
     async def close(self) -> None:
         await self.placement.close()
-        for duties in self.duties:
+        for duties in (*self.duties, *self._rivals):
             await duties.close()
 
 

@@ -79,15 +79,13 @@ async def test_after_the_commit_the_bucket_and_the_place_are_told(sold):
 
 
 async def test_a_bucket_has_one_flusher_and_the_other_takes_over(sold):
-    other_duties = Duties(sold.shard())
-    other = sold.new_flusher(sold.shard(), other_duties)
+    other = sold.new_flusher(sold.shard(), sold.another_process(sold.shard()))
     assert await sold.flush() == 3
     await sold.buy("dan")
     assert await other.flush_once() == 0
 
     await sold.duties[sold.shard().index].close()
     assert await other.flush_once() == 1
-    await other_duties.close()
 
 
 async def test_who_takes_over_after_a_crash_between_commit_and_trim_trims(sold):
