@@ -9,16 +9,16 @@ import click
 import uvloop
 
 from loadtest.bench.generator import Generators
-from loadtest.bench.plan import play
+from loadtest.bench.plan import NAMES, play
 from loadtest.bench.report import judge, write_report
 from loadtest.bench.rig import BenchOptions, Rig
 
-LETTERS: Final = "abcdefghij"
+NO_SUCH_VARIANT: Final = "--only knows no {}"
 
 
 @click.command()
-@click.option("--only", default=LETTERS, show_default=True, help="Variants, such as a,b,c.")
-@click.option("--seconds", type=float, help="Of one measured window.  [5; quick: 3]")
+@click.option("--only", default=",".join(NAMES), show_default=True, help="Variants to play.")
+@click.option("--seconds", type=float, help="Of one measured window.  [5; quick: 2]")
 @click.option("--rounds", type=click.IntRange(1, 99), help="Turns of each.  [5; quick: 2]")
 @click.option("--quick", is_flag=True, help="Under three minutes: shorter, fewer, no million.")
 @click.option("--connections", type=click.IntRange(1, 10_000), default=128, show_default=True)
@@ -42,8 +42,8 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
     ratios are worth nothing.
     """
     options = BenchOptions(
-        only="".join(letter for letter in LETTERS if letter in only),
-        seconds=seconds or (3.0 if quick else 5.0),
+        only=_chosen(only),
+        seconds=seconds or (2.0 if quick else 5.0),
         durable_seconds=10.0 if quick else 35.0,
         rounds=rounds or (2 if quick else 5),
         connections=connections,
@@ -56,6 +56,13 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
     rig = uvloop.run(_measure(options))
     write_report(rig, folder, command=f"make bench ARGS={' '.join(sys.argv[1:])!r}")
     sys.exit(judge(rig))
+
+
+def _chosen(only: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in only.split(",") if name.strip())
+    if unknown := sorted(names - set(NAMES)):
+        raise click.UsageError(NO_SUCH_VARIANT.format(", ".join(unknown)))
+    return names
 
 
 async def _measure(options: BenchOptions) -> Rig:

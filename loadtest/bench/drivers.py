@@ -147,6 +147,7 @@ class _ByTimetable(_Driving):
         super().__init__(job, requests)
         self._pace = pace
         self._serial = itertools.count()
+        self._staying = 0
         self._due: list[tuple[float, int, Line]] = []
         self._patience: deque[tuple[float, Line, int]] = deque()
 
@@ -154,8 +155,29 @@ class _ByTimetable(_Driving):
         for line in self.lines:
             self._plan(line, self._began)
         self._tick()
+        if self._pace.stay:
+            leave_at = self._from + self._pace.surge_seconds - self._began
+            asyncio.get_running_loop().call_later(leave_at, self._leave)
+
+    def _leave(self) -> None:
+        """Send home all but those who stay; what they waited for nobody hears."""
+        now = time.monotonic()
+        self._staying = self._pace.stay
+        for line in self.lines[self._pace.stay :]:
+            if line.waits:
+                line.waits = False
+                self._note(GAVE_UP, line.planned_at, line.sent_at, now)
+            line.cut()
+        gone = set(self.lines[self._pace.stay :])
+        self._due = [due for due in self._due if due[2] not in gone]
+        heapq.heapify(self._due)
+        del self.lines[self._pace.stay :]
 
     def _go_on(self, line: Line, now: float) -> None:
+        if self._staying and len(self.lines) > self._staying:  # it reconnected too late
+            self.lines.remove(line)
+            line.cut()
+            return
         self._plan(line, now)
 
     def _plan(self, line: Line, now: float) -> None:

@@ -22,10 +22,18 @@ class Timetable:
     Every connection is a shopper with a timetable, who clicks once at a time and gives up.
 
     An instant that passes while the shopper still waits is left out.
+
+    Attributes:
+        interval_seconds: between two clicks of a shopper.
+        patience_seconds: from the planned instant until they give up and come back anew.
+        stay: how many of the shoppers stay when the others leave; 0: all.
+        surge_seconds: when they leave, from the start of the window.
     """
 
     interval_seconds: float
     patience_seconds: float = 1.0
+    stay: int = 0
+    surge_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class Job:
         pace = self.pace
         if isinstance(pace, OpenLoop):
             pace = OpenLoop(pace.per_second / parts)
+        elif isinstance(pace, Timetable):
+            pace = replace(pace, stay=pace.stay // parts)
         connections = self.connections // parts
         return replace(self, connections=connections, pace=pace, deck=self.deck.part(index, parts))
 
@@ -88,9 +98,11 @@ class Tally:
         """Count the answers of that name in the window."""
         return len(self.waits_ms.get(name, ()))
 
-    def answered(self) -> int:
-        """Count all answers in the window."""
-        return sum(map(len, self.waits_ms.values()))
+    def per_second(self, name: str, begin: float, end: float) -> float:
+        """Give the rate of one answer in a part of the window, in seconds from its start."""
+        first, last = round(begin * SLOTS_PER_SECOND), round(end * SLOTS_PER_SECOND)
+        slots = self.slots.get(name, Counter())
+        return sum(slots[slot] for slot in range(first, last)) / (end - begin)
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:

