@@ -116,9 +116,15 @@ class BucketCounter:
         try:
             reply = await self._ask(connection, route, requests)
         except OutcomeUnknown:
-            return await self._ask_again(connection, route, requests)
-        except (ScriptMissing, RedisUnavailable):
+            outcomes = await self._ask_again(connection, route, requests)
+            self._note_call(len(requests), time.monotonic() - began)
+            return outcomes
+        except ScriptMissing:
             self.route.distrust(route)
+            return [NotPlaced.RECOVERING] * len(requests)
+        except RedisUnavailable:
+            # Not sent, or refused: the route stands, its scripts know their server. To
+            # read it anew would need Postgres, and stop selling when both hiccup.
             return [NotPlaced.RECOVERING] * len(requests)
         except BrokenState:
             self.route.mark_broken(route)
@@ -158,8 +164,13 @@ class BucketCounter:
         """
         try:
             reply = await self._ask(connection, route, requests)
-        except (RedisUnavailable, OutcomeUnknown, BrokenState):
+        except ScriptMissing:
             self.route.distrust(route)
+            return [NotPlaced.UNKNOWN] * len(requests)
+        except (RedisUnavailable, OutcomeUnknown):
+            return [NotPlaced.UNKNOWN] * len(requests)
+        except BrokenState:
+            self.route.mark_broken(route)
             return [NotPlaced.UNKNOWN] * len(requests)
         return [
             outcome if isinstance(outcome, Accepted) else NotPlaced.UNKNOWN

@@ -48,6 +48,7 @@ from app.storage.shards import Shard, Shards
 from tests.stores.told import told
 from tests.waiting import eventually
 
+IDS: Final = OrderIds(b"0123456789abcdef")
 BY_A_TEST: Final = Act("test", None)
 LONG_AGO: Final = -1e9  # monotonic seconds: any lease has lapsed since
 FLUSH_SETTINGS: Final = FlusherSettings(block_ms=1, refresh_ms=0)
@@ -94,6 +95,11 @@ class Notes:
 
     def called(self, orders: int, _seconds: float) -> None:
         self.calls.append(orders)
+
+
+
+async def nobody(keys):  # noqa: ARG001  every order goes the long way, by `settle`
+    return set()
 
 
 class RunningSale:
@@ -286,7 +292,7 @@ class RunningSale:
 
     def new_closer(self, shard: Shard, orders_max: int = 500) -> Closer:
         settings = CloserSettings(orders_max=orders_max)
-        return Closer(shard, self.duties[shard.index], self.settle, settings)
+        return Closer(shard, self.duties[shard.index], nobody, self.settle, settings)
 
     async def settle(self, keys: Sequence[OrderKey]) -> dict[OrderKey, AttemptsSettled]:
         return dict.fromkeys(keys, self.settled)
@@ -319,7 +325,7 @@ class RunningSale:
     ) -> Placement:
         return Placement(
             self.shards,
-            OrderIds(b"sixteen-byte-key"),
+            IDS,
             partial(ScriptConnection, url or self.api_url, client_name="test-place"),
             ServerClock(SystemClock()),
             self.deployment,
