@@ -38,8 +38,8 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
     """
     Measure the service beside its rivals, in one run on one machine.
 
-    Exit codes: 0 measured, 3 an audit is broken, 4 the generator was saturated and the
-    ratios are worth nothing.
+    Exit codes: 0 measured, 1 a variant came to no figure, 3 an audit is broken,
+    4 the generator was saturated and the ratios are worth nothing.
     """
     options = BenchOptions(
         only=_chosen(only),
@@ -53,8 +53,12 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
         growth_orders=(10_000, 100_000) if quick else (10_000, 100_000, 1_000_000),
     )
     folder = out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
-    rig = uvloop.run(_measure(options))
-    write_report(rig, folder, command=f"make bench ARGS={' '.join(sys.argv[1:])!r}")
+    rig = Rig(options, Generators(options.generators))
+    try:
+        uvloop.run(_measure(rig))
+    finally:  # a run that was interrupted has measured something
+        if rig.done:
+            write_report(rig, folder, command=f"make bench ARGS={' '.join(sys.argv[1:])!r}")
     sys.exit(judge(rig))
 
 
@@ -65,11 +69,9 @@ def _chosen(only: str) -> frozenset[str]:
     return names
 
 
-async def _measure(options: BenchOptions) -> Rig:
-    async with Generators(options.generators) as generators:
-        rig = Rig(options, generators)
+async def _measure(rig: Rig) -> None:
+    async with rig.generators:
         await play(rig, _say)
-    return rig
 
 
 def _say(line: str) -> None:

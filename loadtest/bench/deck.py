@@ -12,6 +12,7 @@ from typing import Final
 
 from loadtest.tokens import Signer
 
+WAIT: Final = "Prefer: wait=5\r\n"
 BODY: Final = b'{"quantity":1}'
 
 
@@ -52,13 +53,13 @@ class Deck:
 
     def _request(self, number: int) -> bytes:
         token = self.signer.sign(f"{self.run}-{number:08d}")
-        waits = self.wait_every and number % self.wait_every == 0
+        waits = self.wait_every > 0 and number % self.wait_every == 0
         return (
             f"POST /v1/sales/{self.sale}/orders HTTP/1.1\r\n"
             f"Host: {self.host}\r\n"
             f"Authorization: Bearer {token}\r\n"
             f"Idempotency-Key: {number:032x}\r\n"
             f"Content-Type: application/json\r\n"
-            f"{'Prefer: wait=5' + chr(13) + chr(10) if waits else ''}"
+            f"{WAIT if waits else ''}"
             f"Content-Length: {len(BODY)}\r\n\r\n"
         ).encode() + BODY

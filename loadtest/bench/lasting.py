@@ -67,7 +67,7 @@ async def measure_durable(rig: Rig) -> None:
     """Measure rows committed while the service sells all it can and its log is rewritten."""
     seconds = rig.options.durable_seconds
     async with rig.stand() as stand:
-        count = rig.clicks_for(seconds)
+        count = rig.clicks_for(seconds, than="c")
         sale = await stand.open_sale(stock=2 * count)
         watch = _Watch(stand, sale, seconds)
         job = closed_loop(rig, stand.port, stand.deck(sale, count), seconds)

@@ -7,6 +7,7 @@ from typing import Final
 
 from loadtest.bench.cpu import CpuReading
 from loadtest.bench.job import Tally
+from loadtest.figures import percentile
 
 CEILING: Final = "ceiling"  # the variant that measures the generators themselves
 SATURATED_CORES: Final = 0.9  # a generator process that works so much could not have done more
@@ -89,16 +90,11 @@ def waits(tally: Tally, name: str, prefix: str = "") -> dict[str, float]:
     if not sorted_ms:
         return {}
     return {
-        f"{prefix}p50_ms": quantile(sorted_ms, 0.5),
-        f"{prefix}p99_ms": quantile(sorted_ms, 0.99),
-        f"{prefix}p999_ms": quantile(sorted_ms, 0.999),
+        f"{prefix}p50_ms": percentile(sorted_ms, 0.5),
+        f"{prefix}p99_ms": percentile(sorted_ms, 0.99),
+        f"{prefix}p999_ms": percentile(sorted_ms, 0.999),
         f"{prefix}max_ms": sorted_ms[-1],
     }
-
-
-def quantile(ascending: Sequence[float], share: float) -> float:
-    """Give the smallest value that so large a share does not exceed."""
-    return ascending[min(len(ascending) - 1, int(len(ascending) * share))]
 
 
 @dataclass(frozen=True, slots=True)

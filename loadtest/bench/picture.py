@@ -81,4 +81,5 @@ def _bar(x: float, y: int, width: float, colour: str) -> str:
 
 def _text(x: float, y: int, words: str, *, bold: bool = False, anchor: str = "start") -> str:
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
+    place = f'x="{x:.1f}" y="{y}" text-anchor="{anchor}"'
+    return f"<text {place}{weight}>{escape(words, quote=False)}</text>"

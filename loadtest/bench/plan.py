@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from app.kernel.errors import DoorbusterError
 from loadtest.bench import lasting, ledger, pressure, variants
 from loadtest.bench.measurement import Measurement
 from loadtest.bench.rig import Rig
+from loadtest.bench.stand import NotMeasured
 
 Say = Callable[[str], None]
 
@@ -35,7 +37,7 @@ async def _play_round(rig: Rig) -> None:
     await _play_if(rig, "a", variants.measure_bare)
     await _play_if(rig, "b", variants.measure_per_request)
     if rig.options.only & ON_ONE_STAND:
-        await _play_on_one_stand(rig)
+        await _play_if(rig, "", _play_on_one_stand)
     if rig.round <= LONG_ROUNDS_MAX:
         await _play_if(rig, "g", pressure.measure_refusal)
         await _play_if(rig, "durable", lasting.measure_durable)
@@ -45,24 +47,25 @@ async def _play_round(rig: Rig) -> None:
     await _play_if(rig, "j", ledger.measure_ledger)
 
 
-async def _play_if(rig: Rig, name: str, measure: Callable[[Rig], Awaitable[None]]) -> None:
-    if name in rig.options.only:
-        await measure(rig)
-
-
 async def _play_on_one_stand(rig: Rig) -> None:
     """Play what needs the rate of (c), or its orders, on the service that has them."""
-    wanted = rig.options.only
     async with rig.stand() as stand:
         sold = await variants.measure_selling(rig, stand)
-        if "d" in wanted:
-            await variants.measure_sold_out(rig, stand)
-        if "e" in wanted:
-            await variants.measure_replays(rig, stand, sold)
-        if "f" in wanted:
-            await pressure.measure_open_loop(rig, stand)
-        if "g" in wanted and rig.round <= LONG_ROUNDS_MAX:
-            await pressure.measure_overload(rig, stand)
+        await _play_if(rig, "d", lambda rig: variants.measure_sold_out(rig, stand))
+        await _play_if(rig, "e", lambda rig: variants.measure_replays(rig, stand, sold))
+        await _play_if(rig, "f", lambda rig: pressure.measure_open_loop(rig, stand))
+        if rig.round <= LONG_ROUNDS_MAX:
+            await _play_if(rig, "g", lambda rig: pressure.measure_overload(rig, stand))
+
+
+async def _play_if(rig: Rig, name: str, measure: Callable[[Rig], Awaitable[None]]) -> None:
+    """Play a variant that is wanted; one that comes to no figure does not end the run."""
+    if name and name not in rig.options.only:
+        return
+    try:
+        await measure(rig)
+    except (NotMeasured, DoorbusterError) as reason:
+        rig.not_measured.append(f"round {rig.round}, {name or 'c'}: {reason}")
 
 
 def line_of(figure: Measurement) -> str:

