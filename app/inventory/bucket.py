@@ -186,7 +186,7 @@ async def renew_lease(  # noqa: PLR0913  each is one fact of the lease row
     run_id: str,
     master_replid: str,
     lease_until_ms: int,
-    gate: Gate,
+    gate: Gate | None,
 ) -> RenewAnswer:
     """
     Let a bucket sell until an absolute time of its server, and set its gate.
@@ -198,12 +198,12 @@ async def renew_lease(  # noqa: PLR0913  each is one fact of the lease row
         run_id: of the lease row.
         master_replid: of the lease row.
         lease_until_ms: the server's now_ms of the previous reply, plus 4 s.
-        gate: OPEN, PAUSED or CLOSED.
+        gate: OPEN, PAUSED or CLOSED; None leaves it as it is.
     """
     assert gate is not Gate.SHUT, "SHUT is how an epoch begins"
     script = bind_script("inventory/renew_lease", incarnation)
     reply = await call_script(
-        redis, script, keys, [run_id, master_replid, lease_until_ms, gate.value]
+        redis, script, keys, [run_id, master_replid, lease_until_ms, gate.value if gate else ""]
     )
     return RenewAnswer(RenewCode(reply[0]), reply[1])
 

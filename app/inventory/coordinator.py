@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.inventory.bucket import RenewCode, renew_lease
+from app.inventory.bucket import Gate, RenewCode, renew_lease
 from app.inventory.grants import Grants
 from app.inventory.lease import LEASE_MS, BucketMode, Lease, ServerIdentity, gate_of, is_of
 from app.inventory.lease_store import ends_at, live_leases
@@ -133,8 +133,8 @@ class Coordinator:
         self._granting = _Errand(self._grant)
         self._looking = _Errand(self._look)
         self._leads = False
+        self._leads_since = time.monotonic()
         self._cares: dict[tuple[int, int], _Care] = {}
-        self._started = time.monotonic()
 
     async def coordinate_once(self) -> int:
         """
@@ -160,11 +160,13 @@ class Coordinator:
         identity = await self._server.identify()
         now_ms = await self._server.now_ms()
         renewals = [
-            self._tend(care, identity, now_ms, may_begin=has_seen) for care in self._cares.values()
+            self._tend(care, identity, now_ms, has_seen=has_seen) for care in self._cares.values()
         ]
-        await asyncio.gather(*renewals)
-        if failed:
-            raise failed[0]
+        # One bucket's trouble is not another's: all are tended, then the first is told.
+        told = await asyncio.gather(*renewals, return_exceptions=True)
+        for trouble in [*failed, *told]:
+            if trouble is not None:
+                raise trouble
         return 0
 
     async def _go_on(self, errand: _Errand, failed: list[ShardUnavailable]) -> bool:
@@ -193,9 +195,11 @@ class Coordinator:
 
     async def _look(self) -> None:
         """Read lease and sale rows; a home shard that is away leaves the old sale row."""
-        self._leads = await self._duties.has(LockPurpose.COORDINATE)
+        led, self._leads = self._leads, await self._duties.has(LockPurpose.COORDINATE)
         if not self._leads:
             return
+        if not led:
+            self._leads_since = time.monotonic()
         # A row read while its bucket was being moved on may be older than what the
         # task knows by now: it is left for the next look.
         moving = {name for name, care in self._cares.items() if care.is_busy}
@@ -227,8 +231,18 @@ class Coordinator:
         return sales
 
     async def _tend(
-        self, care: _Care, identity: ServerIdentity, now_ms: int, *, may_begin: bool
+        self, care: _Care, identity: ServerIdentity, now_ms: int, *, has_seen: bool
     ) -> None:
+        """
+        Bring one bucket a step nearer to what its sale row wants.
+
+        Args:
+            care: the bucket.
+            identity: of the server as it is now.
+            now_ms: the server's clock.
+            has_seen: whether lease and sale rows are of this pass; if not, nothing is
+                begun and the gate is left as it is.
+        """
         if care.is_busy or care.sale is None:
             return
         if care.task is not None:
@@ -236,13 +250,14 @@ class Coordinator:
             task.result()  # a bug in it ends this process, instead of a bucket that stays shut
         reason = self._reason_for_epoch(care.lease, identity)
         is_time = self._server.is_steady and time.monotonic() >= care.not_before
-        may_begin = may_begin and is_time
+        may_begin = has_seen and is_time
         if self._has_ended(care, instant(now_ms)):
             if may_begin:
                 self._begin(care, "closing")
             return
         if reason is None:
-            reason = await self._renew(care, identity, now_ms)
+            gate = gate_of(care.sale) if has_seen else None
+            reason = await self._renew(care, identity, now_ms, gate)
         if reason is not None and may_begin:
             self._begin(care, reason)
 
@@ -261,9 +276,10 @@ class Coordinator:
             return True
         return now >= end + timedelta(seconds=self._settings.close_after_seconds)
 
-    async def _renew(self, care: _Care, identity: ServerIdentity, now_ms: int) -> str | None:
-        """Renew a lease with the gate of the sale row; return why not, if it needs an epoch."""
-        assert care.sale is not None
+    async def _renew(
+        self, care: _Care, identity: ServerIdentity, now_ms: int, gate: Gate | None
+    ) -> str | None:
+        """Renew a lease and set its gate; return why not, if it needs an epoch."""
         care.last_renewal = time.monotonic()
         lease = care.lease
         keys = BucketKeys(self._deployment, lease.sale, lease.bucket, lease.epoch)
@@ -275,7 +291,7 @@ class Coordinator:
                 run_id=identity.run_id,
                 master_replid=identity.master_replid,
                 lease_until_ms=now_ms + LEASE_MS,
-                gate=gate_of(care.sale),
+                gate=gate,
             )
         except ScriptMissing:
             return "script_missing"
@@ -294,18 +310,22 @@ class Coordinator:
 
     async def _step(self, care: _Care, reason: str) -> None:
         """Open, recover or close one bucket; on failure wait longer before the next try."""
+        wait_ms = self._retry_wait_ms(care.failures)
+        care.failures += 1
+        # Set first, so that a bug waits too: each attempt may cost an epoch.
+        care.not_before = time.monotonic() + wait_ms / 1000
         try:
             await self._walk(care, reason)
         except DoorbusterError as error:
-            wait_ms = self._retry_wait_ms(care.failures)
-            care.failures += 1
             care.not_before = time.monotonic() + wait_ms / 1000
             self._reporter.pass_failed(f"recovery of {care.lease.name}", error, wait_ms)
-        else:
-            care.failures = 0
+            return
+        care.failures = 0
+        care.not_before = 0.0
 
     async def _walk(self, care: _Care, reason: str) -> None:
-        last_renewal = care.last_renewal or self._started
+        # Whoever led before may have renewed until the moment its lock was ours.
+        last_renewal = max(care.last_renewal, self._leads_since)
         if reason == "closing":
             if await self._recovery.close(care.lease, last_renewal):
                 self._cares.pop(care.lease.name, None)
@@ -316,9 +336,11 @@ class Coordinator:
         if opened is None:
             return
         care.lease = opened
+        care.sale = (await self._read_sales([opened])).get(opened.sale)
         identity = await self._server.identify()
-        if is_of(opened, identity):
-            await self._renew(care, identity, await self._server.now_ms())
+        if care.sale is not None and is_of(opened, identity):
+            now_ms = await self._server.now_ms()
+            await self._renew(care, identity, now_ms, gate_of(care.sale))
 
     def _retry_wait_ms(self, failures: int) -> int:
         settings = self._settings

@@ -39,14 +39,14 @@ class Grants:
             ShardUnavailable: nothing is lost; units in transit arrive later, once.
         """
         away: list[ShardUnavailable] = []
+        unreached: set[Shard] = set()
         for sale in await sales_to_lease(self._home):
             try:
-                await self._lease(sale)
+                await self._lease(sale, unreached)
             except ShardUnavailable as error:
                 away.append(error)
         for pool in await pools_to_grant(self._home):
             await self._issue(pool)
-        unreached: set[Shard] = set()
         for grant in await issued_grants(self._home):
             shard = self._shards.of(grant.sale, grant.bucket)
             if shard in unreached:
@@ -59,10 +59,17 @@ class Grants:
         if away:
             raise away[0]
 
-    async def _lease(self, sale: Sale) -> None:
-        for bucket in range(sale.buckets):
-            shard = self._shards.of(sale.number, bucket)
-            await insert_leases(shard, sale, bucket, self._home.index)
+    async def _lease(self, sale: Sale, unreached: set[Shard]) -> None:
+        """Write a sale's lease rows; a shard that did not answer is asked once a pass."""
+        shards = [self._shards.of(sale.number, bucket) for bucket in range(sale.buckets)]
+        if not unreached.isdisjoint(shards):
+            return
+        for bucket, shard in enumerate(shards):
+            try:
+                await insert_leases(shard, sale, bucket, self._home.index)
+            except ShardUnavailable:
+                unreached.add(shard)
+                raise
         failpoint("grants.after_lease")
         await mark_leased(self._home, sale.number)
         failpoint("grants.after_leased")

@@ -55,7 +55,8 @@ RETURNING {_COLUMNS}"""
 CLOSE_BUCKET: Final = """
 WITH old AS (
     SELECT sale, bucket, granted - reserved AS units FROM bucket_leases
-    WHERE sale = $1 AND bucket = $2 AND epoch = $3 AND state = 'draining' FOR UPDATE
+    WHERE sale = $1 AND bucket = $2 AND epoch = $3 AND state = 'draining'
+      AND epoch_opened_at IS NOT DISTINCT FROM $4 FOR UPDATE
 ), closed AS (
     UPDATE bucket_leases l SET epoch = l.epoch + 1, state = 'closed', granted = l.reserved
     FROM old WHERE l.sale = old.sale AND l.bucket = old.bucket
@@ -190,7 +191,9 @@ async def open_epoch(
 async def close_bucket(shard: Shard, lease: Lease) -> bool:
     """End a drained bucket for good; its unsold units go back to the pool by a move."""
     async with shard.transaction() as connection:
-        epoch = await connection.fetchval(CLOSE_BUCKET, lease.sale, lease.bucket, lease.epoch)
+        epoch = await connection.fetchval(
+            CLOSE_BUCKET, lease.sale, lease.bucket, lease.epoch, lease.epoch_opened_at
+        )
     return epoch is not None
 
 

@@ -57,7 +57,7 @@ DEBIT: Final = """
 WITH lease AS (
     SELECT l.sale, l.bucket FROM bucket_leases l JOIN bucket_moves m USING (sale, bucket)
     WHERE m.id = $1 AND m.state = 'asked' AND l.epoch = m.epoch AND l.state = 'open'
-    FOR UPDATE OF l
+    FOR UPDATE OF l, m
 ), lowered AS (
     UPDATE bucket_leases l SET granted = l.granted - $2
     FROM lease WHERE l.sale = lease.sale AND l.bucket = lease.bucket RETURNING l.sale

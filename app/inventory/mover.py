@@ -6,6 +6,7 @@ debited once under the lease's lock, credited once by its id in the pool.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -22,6 +23,7 @@ from app.inventory.bucket import (
 )
 from app.inventory.grant_store import credit_pool
 from app.inventory.move_store import (
+    DebitedMove,
     Move,
     MoveKind,
     asked_moves,
@@ -33,7 +35,7 @@ from app.inventory.move_store import (
     supersede_moves,
 )
 from app.kernel.clock import unix_ms
-from app.kernel.errors import BrokenState
+from app.kernel.errors import BrokenState, ShardUnavailable
 from app.kernel.failpoints import failpoint
 from app.storage.duties import Duties
 from app.storage.keys import BucketKeys
@@ -72,7 +74,7 @@ class Mover:
 
     async def move_once(self) -> int:
         """
-        Credit what is debited, then apply what waits.
+        Credit what is debited, and apply what waits; neither holds up the other.
 
         A move that its bucket's keys contradict stops the bucket: the rebuild of the
         next epoch counts from Postgres, where the move is already.
@@ -88,8 +90,14 @@ class Mover:
             return 0
         await supersede_moves(self._shard)
         failpoint("mover.after_supersede")
-        credited = await self._credit_debited()
-        return credited + await self._apply_asked()
+        credited, applied = await asyncio.gather(
+            self._credit_debited(), self._apply_asked(), return_exceptions=True
+        )
+        if isinstance(credited, BaseException):
+            raise credited
+        if isinstance(applied, BaseException):
+            raise applied
+        return credited + applied
 
     async def _apply_asked(self) -> int:
         moves = await asked_moves(self._shard, self._settings.moves_max)
@@ -163,15 +171,28 @@ class Mover:
                 assert_never(move.kind)
 
     async def _credit_debited(self) -> int:
-        moves = await debited_moves(self._shard, self._settings.moves_max)
+        """Put debited units into their pools; a home shard that is away holds up its own."""
+        by_home: dict[Shard, list[DebitedMove]] = {}
+        for move in await debited_moves(self._shard, self._settings.moves_max):
+            by_home.setdefault(self._shards.home(move.sale), []).append(move)
+        credited = 0
+        away: list[ShardUnavailable] = []
+        for home, moves in by_home.items():
+            try:
+                credited += await self._credit(home, moves)
+            except ShardUnavailable as error:
+                away.append(error)
+        if away:
+            raise away[0]
+        return credited
+
+    async def _credit(self, home: Shard, moves: Sequence[DebitedMove]) -> int:
         for move in moves:
             failpoint("mover.before_credit")
-            home = self._shards.home(move.sale)
             await credit_pool(home, move.sale, move.bucket, move.id, move.units)
             failpoint("mover.after_credit")
-        if moves:
-            await mark_credited(self._shard, [move.id for move in moves])
-            failpoint("mover.after_credited")
+        await mark_credited(self._shard, [move.id for move in moves])
+        failpoint("mover.after_credited")
         return len(moves)
 
 

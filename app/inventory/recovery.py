@@ -23,6 +23,7 @@ from app.inventory.lease_store import (
     open_epoch,
     read_lease,
 )
+from app.inventory.picture import Offset, take_picture
 from app.inventory.server import BucketServer
 from app.kernel.errors import BucketRecovering
 from app.kernel.failpoints import failpoint
@@ -109,8 +110,11 @@ class Recovery:
         began = time.monotonic()
         server = await self._ready_server()
         draining = await begin_draining(self._shard, lease)
-        if draining is None or draining.epoch >= EPOCH_MAX:
+        if draining is None:
             return None
+        if draining.epoch >= EPOCH_MAX - 1:  # the last one is kept for the bucket's end
+            self._observer.epochs_run_out(draining)
+            raise BucketRecovering(bucket=draining.name, why="no epoch is left: close the sale")
         failpoint("recovery.after_draining")
         hashes = await load_scripts(self._server.redis, server.incarnation)
         failpoint("recovery.after_load")
@@ -204,7 +208,12 @@ class Recovery:
             await asyncio.sleep(self._settings.poll_ms / 1000)
 
     async def _drain(self, lease: Lease, fence: FenceAnswer) -> None:
-        """Wait until the flush has passed the last entry there was after the fence."""
+        """
+        Wait until the flush has passed the last entry there was after the fence.
+
+        Entries that were trimmed away unflushed never come: the stream is drained
+        as well when nothing stands in it above the committed offset.
+        """
         milliseconds, _, number = fence.last_entry_id.partition("-")
         last = (int(milliseconds), int(number))
         give_up_at = time.monotonic() + self._settings.drain_wait_ms / 1000
@@ -212,11 +221,16 @@ class Recovery:
             now = await read_lease(self._shard, lease.sale, lease.bucket)
             if now is None or now.epoch != lease.epoch:
                 raise BucketRecovering(bucket=lease.name, why="somebody else moved it on")
-            if (now.stream_ms, now.stream_seq) >= last:
+            flushed = Offset(now.stream_ms, now.stream_seq)
+            if flushed >= last or not await self._has_more(lease, flushed):
                 return
             if time.monotonic() >= give_up_at:
                 raise BucketRecovering(bucket=lease.name, why="the flush does not get on")
             await asyncio.sleep(self._settings.poll_ms / 1000)
+
+    async def _has_more(self, lease: Lease, flushed: Offset) -> bool:
+        picture = await take_picture(self._server.redis, self._keys(lease), flushed)
+        return picture.waiting is not None
 
     async def _forget_older(self, lease: Lease, *, and_itself: bool = False) -> None:
         first = max(0, lease.epoch - _FORGET_EPOCHS)

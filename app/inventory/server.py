@@ -79,9 +79,12 @@ class BucketServer:
             RedisUnavailable: no answer.
         """
         with redis_errors(writes=False):
-            told: Any = await self.redis.config_get("append*", "maxmemory-policy")
+            told: Any = await self.redis.config_get(
+                "append*", "maxmemory-policy", "min-replicas-to-write"
+            )
             server: Any = await self.redis.info("server")
-        faults = faults_of(told, version_of(server))
+            replication: Any = await self.redis.info("replication")
+        faults = faults_of(told, version_of(server), replication["connected_slaves"])
         if faults:
             raise BadConfiguration(redis="; ".join(faults))
 
@@ -92,8 +95,15 @@ def version_of(server: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])
 
 
-def faults_of(configuration: dict[str, str], version: tuple[int, ...]) -> list[str]:
-    """Return what keeps a server from holding stock (docs/HOT_PATH.md §5)."""
+def faults_of(
+    configuration: dict[str, str], version: tuple[int, ...], replicas: int = 0
+) -> list[str]:
+    """
+    Return what keeps a server from holding stock (docs/HOT_PATH.md §5).
+
+    A server that has replicas must refuse writes when none follows (fence F5): cut
+    off from them it may be a primary that nobody follows any more.
+    """
     wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
     faults = [
         f"{name} is {configuration.get(name)}, must be {value}"
@@ -102,4 +112,6 @@ def faults_of(configuration: dict[str, str], version: tuple[int, ...]) -> list[s
     ]
     if version < VERSION_MIN:
         faults.append(f"version {'.'.join(map(str, version))} is older than 7.2")
+    if replicas and int(configuration.get("min-replicas-to-write", "0")) < 1:
+        faults.append(f"min-replicas-to-write is 0, must be at least 1 with {replicas} replicas")
     return faults

@@ -32,6 +32,8 @@ class AttemptsSettled(enum.Enum):
 
 SettleAttempts = Callable[[Sequence[OrderKey]], Awaitable[dict[OrderKey, AttemptsSettled]]]
 """Close and query every open attempt of these orders, all on one shard."""
+Unattempted = Callable[[Sequence[OrderKey]], Awaitable[set[OrderKey]]]
+"""Say which of these orders, all on one shard, no payment was ever begun for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +41,11 @@ class CloserSettings:
     """How unpaid orders end."""
 
     orders_max: int = 500  # of one pass: bounds the locks held by one transaction
+    settle_wait_ms: int = 500  # a pass waits this long for providers, then goes on without them
 
     def __post_init__(self) -> None:
         assert 1 <= self.orders_max <= 10_000
+        assert self.settle_wait_ms > 0
 
 
 class Closer:
@@ -51,21 +55,25 @@ class Closer:
         self,
         shard: Shard,
         duties: Duties,
+        unattempted: Unattempted,
         settle_attempts: SettleAttempts,
         settings: CloserSettings,
     ) -> None:
         self._shard = shard
         self._duties = duties
+        self._unattempted = unattempted
         self._settle_attempts = settle_attempts
         self._settings = settings
         self._after = _BEFORE_ALL
+        self._settling: asyncio.Future[dict[OrderKey, AttemptsSettled]] | None = None
 
     async def close_once(self) -> int:
         """
         Claim what is past its deadline, then end what can be ended.
 
-        Orders whose payment is still unknown are passed over and come up again
-        when the walk through the shard begins anew.
+        Orders without any payment end at once, whatever a provider does meanwhile.
+        Those whose payment is still unknown are passed over and come up again when
+        the walk through the shard begins anew.
 
         Returns:
             Orders claimed or closed.
@@ -81,16 +89,42 @@ class Closer:
             failpoint("closer.after_claim")
         keys = await closing_orders(self._shard, self._after, orders_max)
         self._after = keys[-1] if len(keys) == orders_max else _BEFORE_ALL
-        if not keys:
+        if not keys and self._settling is None:
             return claimed
-        settled = await self._settle_attempts(keys)
+        free = await self._unattempted(keys)
+        closed = await self._close([key for key in keys if key in free])
+        return claimed + closed + await self._settle([key for key in keys if key not in free])
+
+    async def close(self) -> None:
+        """Give up asking providers; whoever comes next asks again."""
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+
+    async def _settle(self, keys: Sequence[OrderKey]) -> int:
+        """Have providers asked about these orders, or hear what came of the last ones."""
+        if self._settling is None:
+            if not keys:
+                return 0
+            self._settling = asyncio.ensure_future(self._settle_attempts(keys))
+        done, _ = await asyncio.wait([self._settling], timeout=self._settings.settle_wait_ms / 1000)
+        if not done:
+            return 0
+        settling, self._settling = self._settling, None
+        settled = settling.result()
         failpoint("closer.after_settle")
-        ended = [key for key in keys if settled.get(key) is AttemptsSettled.CLOSED]
+        return await self._close(
+            [key for key, ended in settled.items() if ended is AttemptsSettled.CLOSED]
+        )
+
+    async def _close(self, keys: Sequence[OrderKey]) -> int:
+        """End closing orders, bucket by bucket."""
         closed = await asyncio.gather(
             *(
                 close_orders(self._shard, sale, bucket, list(group))
-                for (sale, bucket), group in itertools.groupby(ended, lambda key: key[:2])
+                for (sale, bucket), group in itertools.groupby(sorted(keys), lambda key: key[:2])
             )
         )
         failpoint("closer.after_commit")
-        return claimed + sum(closed)
+        return sum(closed)

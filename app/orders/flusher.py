@@ -144,7 +144,7 @@ class Flusher:
             await self._redis.publish(keys.channel, f"{position.epoch} {position.offset}")
         failpoint("flusher.after_publish")
 
-    async def _trim(self, bucket: _Bucket, position: Position) -> bool:
+    async def _trim(self, bucket: _Bucket, position: Position) -> None:
         """Trim a stream; what fails is made up for at the next look, and never fails a flush."""
         try:
             await trim_stream(
@@ -152,10 +152,9 @@ class Flusher:
             )
         except DoorbusterError as error:
             self._observer.trim_failed(self._shard.index, error)
-            return False
+            return
         failpoint("flusher.after_trim")
         self._trimmed[bucket] = position
-        return True
 
     async def _trim_leftovers(self) -> None:
         """
@@ -165,10 +164,8 @@ class Flusher:
         more is placed there, so no flush would come to trim it.
         """
         for bucket, position in self._positions.items():
-            if position.offset == STREAM_START or self._trimmed.get(bucket) == position:
-                continue
-            if not await self._trim(bucket, position):
-                return
+            if position.offset != STREAM_START and self._trimmed.get(bucket) != position:
+                await self._trim(bucket, position)
 
     async def _refresh_when_due(self) -> None:
         now = time.monotonic()

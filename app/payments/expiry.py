@@ -35,6 +35,24 @@ from app.payments.stage import PaymentStage
 _log = structlog.get_logger(__name__)
 
 
+async def unattempted(stage: PaymentStage, keys: Sequence[OrderKey]) -> set[OrderKey]:
+    """
+    Return the orders that no live or captured attempt stands for: nothing can pay them.
+
+    Args:
+        stage: the collaborators.
+        keys: 0..n orders that are closing, all on one shard.
+
+    Raises:
+        ShardUnavailable: ask again later.
+    """
+    if not keys:
+        return set()
+    shard = stage.shards.of(keys[0].sale, keys[0].bucket)
+    standing = await store.standing_attempts(shard, keys)
+    return set(keys) - {attempt.order_key for attempt in standing}
+
+
 async def settle_attempts(
     stage: PaymentStage, keys: Sequence[OrderKey]
 ) -> dict[OrderKey, AttemptsSettled]:

@@ -23,7 +23,7 @@ SALES_MAX = 50_000  # sales kept in memory
 
 @dataclass(slots=True)
 class _Known:
-    sale: Sale | None
+    sale: Sale
     read_at: float
     refreshing: bool = False
 
@@ -34,6 +34,7 @@ class Catalog:
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._by_id: dict[str, _Known] = {}
+        self._unknown: dict[str, float] = {}  # name -> when it was looked for
         self._by_number: dict[int, _Known] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -48,8 +49,6 @@ class Catalog:
         if known is None:
             return await self._first_look(sale_id)
         if time.monotonic() - known.read_at > FRESH_SECONDS and not known.refreshing:
-            if known.sale is None:
-                return await self._first_look(sale_id)
             known.refreshing = True
             self._spawn(known)
         return known.sale
@@ -57,18 +56,19 @@ class Catalog:
     async def by_number(self, number: int) -> Sale | None:
         """Return a sale by its number, as an order names it."""
         known = self._by_number.get(number)
-        if known is not None and known.sale is not None:
+        if known is not None:
             return await self.find(known.sale.id)
         found = await read_sales(self._shards.home(number), [number])
         if not found:
             return None
-        self._remember(found[0].id, found[0])
+        self._remember(found[0])
         return found[0]
 
     def forget(self, sale_id: str) -> None:
         """Read a sale anew at the next question, because it was just changed here."""
+        self._unknown.pop(sale_id, None)
         known = self._by_id.pop(sale_id, None)
-        if known is not None and known.sale is not None:
+        if known is not None:
             self._by_number.pop(known.sale.number, None)
 
     async def close(self) -> None:
@@ -78,18 +78,26 @@ class Catalog:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _first_look(self, sale_id: str) -> Sale | None:
+        """Look a name up; one that nobody has is not looked for again within a second."""
+        now = time.monotonic()
+        if now - self._unknown.get(sale_id, -FRESH_SECONDS) < FRESH_SECONDS:
+            return None
         sale = await find_sale(self._shards, sale_id)
-        self._remember(sale_id, sale)
+        if sale is not None:
+            self._remember(sale)
+        else:
+            if len(self._unknown) >= UNKNOWN_MAX:
+                self._unknown.clear()
+            self._unknown[sale_id] = now
         return sale
 
-    def _remember(self, sale_id: str, sale: Sale | None) -> None:
-        if len(self._by_id) >= (UNKNOWN_MAX if sale is None else SALES_MAX):
+    def _remember(self, sale: Sale) -> None:
+        if len(self._by_id) >= SALES_MAX:
             self._by_id.clear()
             self._by_number.clear()
+        self._unknown.pop(sale.id, None)
         known = _Known(sale, time.monotonic())
-        self._by_id[sale_id] = known
-        if sale is not None:
-            self._by_number[sale.number] = known
+        self._by_id[sale.id] = self._by_number[sale.number] = known
 
     def _spawn(self, known: _Known) -> None:
         task = asyncio.get_running_loop().create_task(self._refresh(known))
@@ -97,7 +105,6 @@ class Catalog:
         task.add_done_callback(self._tasks.discard)
 
     async def _refresh(self, known: _Known) -> None:
-        assert known.sale is not None
         number = known.sale.number
         try:
             found = await read_sales(self._shards.home(number), [number])

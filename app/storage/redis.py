@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -66,6 +66,16 @@ API_COMMANDS: Final = (
     "pexpireat",
 )
 
+# Nothing is repeated behind anybody's back.
+_PLAIN: Final[dict[str, Any]] = {
+    "retry": Retry(NoBackoff(), 0),
+    "retry_on_error": [],
+    "retry_on_timeout": False,
+    "protocol": 2,  # scripts answer in its types anyway, and it saves the HELLO
+    "driver_info": None,
+    "decode_responses": False,
+}
+
 RedisArgument = bytes | str | int
 
 
@@ -85,14 +95,16 @@ def open_redis(
         client_name: shown by CLIENT LIST.
         connect_timeout_ms: for the connection and its handshake.
         call_timeout_ms: for one reply; must exceed the longest blocking read.
-        connections_max: more at once are refused with RedisUnavailable.
+        connections_max: who wants one more waits for it, call_timeout_ms at most.
     """
-    pool = _pool(
+    pool = BlockingConnectionPool.from_url(
         url,
         client_name=client_name,
         socket_connect_timeout=connect_timeout_ms / 1000,
         socket_timeout=call_timeout_ms / 1000,
         max_connections=connections_max,
+        timeout=call_timeout_ms / 1000,
+        **_PLAIN,
     )
     return Redis.from_pool(pool)
 
@@ -153,11 +165,12 @@ class ScriptConnection:
     """
 
     def __init__(self, url: str, *, client_name: str, connect_timeout_ms: int = 500) -> None:
-        pool = _pool(
+        pool = ConnectionPool.from_url(
             url,
             client_name=client_name,
             socket_connect_timeout=connect_timeout_ms / 1000,
             socket_timeout=None,
+            **_PLAIN,
         )
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._busy = False
@@ -210,19 +223,6 @@ class ScriptConnection:
             await connection.disconnect(nowait=True)
         if not connection.is_connected:
             await connection.connect()  # type: ignore[no-untyped-call]
-
-
-def _pool(url: str, **options: Any) -> ConnectionPool:  # noqa: ANN401  redis-py's own options
-    return ConnectionPool.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        retry_on_timeout=False,
-        protocol=2,  # scripts answer in its types anyway, and it saves the HELLO
-        driver_info=None,
-        decode_responses=False,
-        **options,
-    )
 
 
 def _translated(exc: Exception, *, sent: bool) -> DoorbusterError:

@@ -30,9 +30,9 @@ from app.kernel.errors import (
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 
 # The database answers "not now": connection, resources, shutdown, deadlock,
-# lock timeout, read-only standby. None of these says that the data is wrong.
-_NOT_NOW_CLASSES: Final = frozenset({"08", "40", "53", "57", "58"})
-_NOT_US_CLASSES: Final = frozenset({"28"})  # wrong user or password: trying again is no use
+# lock timeout, read-only standby, a password that is being rotated. None of
+# these says that the data is wrong.
+_NOT_NOW_CLASSES: Final = frozenset({"08", "28", "40", "53", "57", "58"})
 _NOT_NOW_CODES: Final = frozenset({"55P03", "25006", "25P02", "25P03", "3D000"})
 
 
@@ -130,8 +130,6 @@ class Database:
             yield
         except asyncpg.PostgresError as error:
             code = error.sqlstate or ""
-            if code[:2] in _NOT_US_CLASSES:
-                raise BadConfiguration(**self._fields, sqlstate=code, why=str(error)) from error
             if code[:2] in _NOT_NOW_CLASSES or code in _NOT_NOW_CODES:
                 raise self._unavailable(**self._fields, sqlstate=code) from error
             raise

@@ -5,19 +5,22 @@ import contextlib
 from functools import partial
 from typing import Final
 
+from redis.asyncio import Redis
+
 from app.inventory.mover import Mover
 from app.kernel.loop import Pace
 from app.orders.closer import Closer
 from app.orders.flusher import Flusher
 from app.orders.tally import FlushTally
 from app.payments.enquiry import enquire_once
-from app.payments.expiry import settle_attempts
+from app.payments.expiry import settle_attempts, unattempted
 from app.payments.letters import retry_callbacks_once
 from app.payments.refunds import send_refunds_once
 from app.payments.stage import PaymentStage
 from app.settings import Settings
 from app.settlement.poster import post_once
 from app.storage.duties import Duties
+from app.storage.redis import open_redis
 from app.storage.shards import Shard
 from app.telemetry.lag import measure_lag
 from app.telemetry.metrics import Metrics
@@ -44,6 +47,9 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as opened:
         stores = await opened.enter_async_context(open_stores(settings, metrics))
         stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
+        # Its own connections: a wave of returns must not hold up the flush.
+        flush_redis = open_redis(settings.redis.url, client_name="doorbuster-flusher")
+        opened.push_async_callback(flush_redis.aclose)
         readiness = Readiness()
         own = own_listener(settings, metrics, readiness)
         opened.push_async_callback(own.stop)
@@ -51,7 +57,15 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
             for shard in stores.shards.all:
                 duties = Duties(shard)
                 tasks.create_task(duties.keep(stopping))
-                work = shard_work(settings, stores, stage, metrics, shard, duties)
+                flusher = flusher_of(settings, stores, metrics, shard, duties, flush_redis)
+                closer = closer_of(settings, stage, shard, duties)
+                opened.push_async_callback(closer.close)
+                mover = mover_of(settings, stores, shard, duties)
+                work: list[Work] = [
+                    (f"flusher {shard.index}", flusher.flush_once, FLUSH_PACE),
+                    (f"closer {shard.index}", closer.close_once, WORK_PACE),
+                    (f"mover {shard.index}", mover.move_once, WORK_PACE),
+                ]
                 start_loops(tasks, work, stopping)
             start_loops(tasks, money_work(settings, stores, stage), stopping)
             await start_own(own, settings)
@@ -61,26 +75,33 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
             lag.cancel()
 
 
-def shard_work(  # noqa: PLR0913, PLR0917  collaborators, each once
+def flusher_of(  # noqa: PLR0913, PLR0917  collaborators, each once
     settings: Settings,
     stores: Stores,
-    stage: PaymentStage,
     metrics: Metrics,
     shard: Shard,
     duties: Duties,
-) -> list[Work]:
-    """Return the loops that work on one shard."""
-    flusher = Flusher(
+    redis: Redis,
+) -> Flusher:
+    """Make the flusher of one shard."""
+    tally = FlushTally(metrics)
+    return Flusher(shard, duties, redis, stores.deployment, settings.orders.flusher, tally)
+
+
+def closer_of(settings: Settings, stage: PaymentStage, shard: Shard, duties: Duties) -> Closer:
+    """Make the closer of one shard; what it asks of payments is handed in here."""
+    return Closer(
         shard,
         duties,
-        stores.redis,
-        stores.deployment,
-        settings.orders.flusher,
-        FlushTally(metrics),
+        partial(unattempted, stage),
+        partial(settle_attempts, stage),
+        settings.orders.closer,
     )
-    settle = partial(settle_attempts, stage)
-    closer = Closer(shard, duties, settle, settings.orders.closer)
-    mover = Mover(
+
+
+def mover_of(settings: Settings, stores: Stores, shard: Shard, duties: Duties) -> Mover:
+    """Make the mover of one shard."""
+    return Mover(
         shard,
         stores.shards,
         duties,
@@ -88,11 +109,6 @@ def shard_work(  # noqa: PLR0913, PLR0917  collaborators, each once
         stores.deployment,
         settings.inventory.mover,
     )
-    return [
-        (f"flusher {shard.index}", flusher.flush_once, FLUSH_PACE),
-        (f"closer {shard.index}", closer.close_once, WORK_PACE),
-        (f"mover {shard.index}", mover.move_once, WORK_PACE),
-    ]
 
 
 def money_work(settings: Settings, stores: Stores, stage: PaymentStage) -> list[Work]:

@@ -5,7 +5,8 @@
 --- The deadline is absolute, so a renewal that lay in a frozen server's buffer is LATE. Of two
 --- renewals that overtook each other the later deadline stays, with its gate; only a deadline that
 --- lies too far ahead, because the clock was set back, is replaced by an earlier one. The clock is
---- the server's TIME.
+--- the server's TIME. A coordinator that has not seen the sale row lately leaves the gate alone:
+--- what it remembers may have been paused or closed since.
 ---
 --- KEYS
 ---   state  hash  <deployment>:{<sale>.<bucket>}:e<epoch>:state  lease_until_ms, gate
@@ -13,7 +14,7 @@
 ---   run_id          string  registered for this epoch
 ---   master_replid   string  registered for this epoch
 ---   lease_until_ms  int     server's Unix ms, at most 5 s ahead
----   gate            string  open, paused or closed, as the sale row says now
+---   gate            string  open, paused or closed, as the sale row says now; "" leaves it
 --- RETURNS {code, detail}, checked in this order; detail: always now_ms
 ---   NOT_READY     -1  no state here
 ---   FENCED        -2  take a new epoch
@@ -39,7 +40,7 @@ local function is_registered_server()
 end
 
 local asked_until_ms = assert(whole_number(lease_until_ms), "lease_until_ms is no number")
-assert(gate == "open" or gate == "paused" or gate == "closed", "unknown gate")
+assert(gate == "open" or gate == "paused" or gate == "closed" or gate == "", "unknown gate")
 
 local now_ms = server_now_ms()
 local fields = redis.call("HMGET", state, "incarnation", "fenced", "lease_until_ms")
@@ -58,5 +59,8 @@ elseif stands_until_ms > asked_until_ms and stands_until_ms <= now_ms + LEASE_AH
   return {ALREADY, now_ms}
 end
 
-redis.call("HSET", state, "lease_until_ms", asked_until_ms, "gate", gate)
+redis.call("HSET", state, "lease_until_ms", asked_until_ms)
+if gate ~= "" then
+  redis.call("HSET", state, "gate", gate)
+end
 return {RENEWED, now_ms}
