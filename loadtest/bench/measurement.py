@@ -26,7 +26,8 @@ class Measurement:
         answers: by name, in the window.
         cpu_us: processor microseconds per counted answer, by group of processes.
         cores: processor seconds per second, by group; `other` is none of ours.
-        generator_cores: of the busiest generator process.
+        generators: how many processes made the load.
+        generator_cores: used by each of them.
         numbers: what else the variant measured; the unit ends the name.
         round: counted from 1.
         broken: equations of the audit that do not hold, in words.
@@ -41,6 +42,7 @@ class Measurement:
     cpu_us: Mapping[str, float]
     cores: Mapping[str, float]
     generator_cores: float
+    generators: int = 1
     numbers: Mapping[str, float] = field(default_factory=dict)
     round: int = 0
     broken: Sequence[str] = ()
@@ -80,6 +82,7 @@ def measurement(  # noqa: PLR0913  each part is read where it arises
         cpu_us={name: used / count * 1e6 for name, used in cpu.used.items()},
         cores={**cores, "other": max(0.0, cpu.busy - ours) / seconds},
         generator_cores=cores.get("generator", 0.0) / generators,
+        generators=generators,
         numbers={**waits(tally, counted), **(numbers or {})},
     )
 

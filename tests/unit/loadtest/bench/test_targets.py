@@ -9,7 +9,7 @@ def a_figure(variant: str, per_second: float, number: int = 1, **more) -> Measur
         "counted": "placed",
         "seconds": 1.0,
         "answers": {},
-        "cpu_us": {"api": 10.0},
+        "cpu_us": {"api": 10.0, "generator": 10.0},
         "cores": {"other": 0.0},
         "generator_cores": 0.4,
     }
@@ -50,13 +50,15 @@ def test_no_ratio_is_told_when_the_generator_was_saturated():
     assert list(standings(*done)) == ["p99 click to 202 at half the rate"]
 
 
-def test_no_ratio_is_told_when_the_ceiling_is_too_low():
-    done = a_figure(CEILING, 110), a_figure("a", 100), a_figure("c", 60)
+def test_no_ratio_is_told_when_a_generator_could_hardly_have_sent_more():
+    slow = {"api": 1.0, "generator": 9_000.0}  # 111 a second with a core to itself
+    done = a_figure(CEILING, 50, cpu_us=slow), a_figure("a", 100), a_figure("c", 60)
     assert standings(*done) == {}
 
 
 def test_growth_compares_the_fullest_sale_with_the_emptiest():
     done = [
+        a_figure(CEILING, 900),
         a_figure("i10000", 9, cpu_us={"api": 10.0, "generator": 1.0}),
         a_figure("i100000", 9, cpu_us={"api": 99.0, "generator": 1.0}),
         a_figure("i1000000", 9, cpu_us={"api": 11.0, "generator": 9.0}),
