@@ -126,6 +126,11 @@ class SaleMachine(RuleBasedStateMachine):
     def move(self) -> None:
         self.run(self.shop.move())
 
+    @rule()
+    def rest(self) -> None:
+        """Let everybody finish what is under way: then everything adds up, at any time."""
+        assert self.run(self.shop.at_rest()) == ""
+
     @precondition(lambda self: self._told)
     @rule(data=st.data())
     def pay(self, data: st.DataObject) -> None:
@@ -195,8 +200,8 @@ def test_whatever_happens_the_audit_finds_nothing(stores: RealStores) -> None:
     run_state_machine_as_test(
         SaleMachine,
         settings=settings(
-            max_examples=8,
-            stateful_step_count=20,
+            max_examples=6,
+            stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
