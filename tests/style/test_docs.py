@@ -7,6 +7,7 @@ import click
 import pytest
 
 from app.cli.doorbuster import main
+from app.settings import PREFIX, Settings, describe
 from tests.style import states
 from tests.style.sources import ROOT, python_sources, text_files
 
@@ -87,6 +88,13 @@ def test_every_section_that_code_cites_is_there():
             wanted = {section.removeprefix("§") for section in re.findall(SECTION, sections)}
             missing |= {f"{name}: {cited} §{section}" for section in wanted - there}
     assert missing == set()
+
+
+def test_every_setting_has_its_row():
+    rows = (ROOT / "docs/INTERFACES.md").read_text(encoding="utf-8")
+    names = {name.removeprefix(PREFIX) for name, _ in describe(Settings())}
+
+    assert {name for name in names if f"`{name}`" not in rows} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
