@@ -97,7 +97,6 @@ class Notes:
         self.calls.append(orders)
 
 
-
 async def nobody(keys):  # noqa: ARG001  every order goes the long way, by `settle`
     return set()
 
