@@ -1,0 +1,200 @@
+"""
+What is under way when a role dies: each scene brings a sale to the moment before one step.
+
+A scene acts through the service's own functions, in this process, and leaves work that only the
+role under test will do. It returns what must be true once a new process has finished it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from app.inventory.bucket import Gate
+from app.inventory.lease import BucketMode
+from app.inventory.lease_store import ask_to_recover
+from app.inventory.move_store import ask_withdrawal
+from app.kernel.ids import OrderKey
+from app.orders.order import OrderState
+from app.sales.sale import SaleEvent
+from tests.faults.steps.site import Site
+from tests.waiting import eventually
+
+Finished: TypeAlias = Callable[[], Awaitable[bool]]
+Scene: TypeAlias = Callable[[Site], Awaitable[Finished]]
+
+STOCK: Final = 10
+
+
+async def orders_wait(site: Site) -> Finished:
+    """Two batches are in the stream."""
+    await site.sale.open()
+    await site.buy(3)
+    await site.buy(2, quantity=2)
+
+    async def finished() -> bool:
+        return await site.sale.remaining() == STOCK - 7 and (await site.sale.lease()).reserved == 7
+
+    return finished
+
+
+async def orders_expire(site: Site) -> Finished:
+    """Two orders were not paid in time, one was just placed."""
+    await site.sale.open()
+    late = await site.buy(2, quantity=2)
+    await site.sale.flush()
+    await site.expire()
+    (kept,) = await site.buy(1)
+
+    async def finished() -> bool:
+        states = [await site.state_of(key) for key in late]
+        is_kept = await site.state_of(kept) == OrderState.PENDING
+        returned = await site.sale.remaining() == STOCK - 1
+        return states == [OrderState.CLOSED] * 2 and is_kept and returned
+
+    return finished
+
+
+async def return_asked(site: Site) -> Finished:
+    """An order is closed; its units are not in Redis yet."""
+    await site.sale.open()
+    await site.buy(2, quantity=2)
+    await site.sale.flush()
+    await site.expire()
+    await site.sale.close_orders()
+    return all_for_sale(site, STOCK)
+
+
+async def top_up_asked(site: Site) -> Finished:
+    """Five units were added to the stock and granted."""
+    await site.sale.open()
+    await site.sale.restock(5)
+    await site.sale.grant()
+    return all_for_sale(site, STOCK + 5)
+
+
+async def withdrawal_asked(site: Site) -> Finished:
+    """Four units shall leave the bucket; nobody grants them anew here."""
+    await site.sale.open()
+    lease = await site.sale.lease()
+    await ask_withdrawal(site.sale.shard(), lease.sale, lease.bucket, lease.epoch, 4)
+
+    async def finished() -> bool:
+        in_pool = await site.sale.pool()
+        return (in_pool, await site.sale.remaining()) == (4, STOCK - 4)
+
+    return finished
+
+
+async def move_superseded(site: Site) -> Finished:
+    """A return was asked for in an epoch that has ended meanwhile."""
+    finished = await return_asked(site)
+    await site.sale.recover()
+    return finished
+
+
+async def sale_published(site: Site) -> Finished:
+    """A sale was published; it has no lease row yet."""
+    await site.sale.publish(buckets=2)
+
+    async def finished() -> bool:
+        opened = [await is_open(site, bucket, 1) for bucket in range(2)]
+        if not all(opened):
+            return False
+        # Who dies while granting leaves shares that are less even, never fewer units.
+        return sum([await site.sale.remaining(bucket) for bucket in range(2)]) == STOCK
+
+    return finished
+
+
+async def epoch_asked(site: Site) -> Finished:
+    """An operator asks for a new epoch while orders wait in the stream of the old one."""
+    await site.sale.open()
+    await site.buy(2)
+    await site.sale.flush()
+    await site.buy(2)
+    lease = await site.sale.lease()
+    await ask_to_recover(site.sale.shard(), lease.sale, lease.bucket, "operator")
+
+    async def finished() -> bool:
+        if not await is_open(site, 0, lease.epoch + 1):
+            return False
+        return await site.sale.remaining() == STOCK - 4
+
+    return finished
+
+
+async def sale_ended(site: Site) -> Finished:
+    """The sale was closed by its merchant; orders wait in the stream."""
+    await site.sale.open()
+    await site.buy(2)
+    await site.sale.change(SaleEvent.CLOSE)
+
+    async def finished() -> bool:
+        lease = await site.sale.lease()
+        pool = await site.sale.pool()
+        return lease.state is BucketMode.CLOSED and (lease.granted, pool) == (2, STOCK - 2)
+
+    return finished
+
+
+async def payment_told(site: Site) -> Finished:
+    """The shopper has paid, and the gateway tells it until it is acknowledged."""
+    key, number = await payment_started(site)
+    await site.pay(number)
+    return has_state(site, key, OrderState.PAID)
+
+
+async def capture_to_post(site: Site) -> Finished:
+    """A payment was captured; its fact waits in the outbox."""
+    finished = await payment_told(site)
+    async with site.serving():
+        await eventually(finished)
+    return finished
+
+
+async def refund_asked(site: Site) -> Finished:
+    """A payment came for an order that had been closed; its refund waits."""
+    key, number = await payment_started(site)
+    await site.expire()
+    await site.sale.close_orders()
+    await site.sale.move()
+    await site.pay(number)
+
+    async def is_asked() -> bool:
+        return await site.sale.value("SELECT count(*) FROM refunds") == 1
+
+    async with site.serving():
+        await eventually(is_asked)
+
+    return has_state(site, key, OrderState.CLOSED)
+
+
+async def payment_started(site: Site) -> tuple[OrderKey, str]:
+    await site.sale.open()
+    (key,) = await site.buy(1)
+    await site.sale.flush()
+    return key, await site.start_payment(key)
+
+
+def all_for_sale(site: Site, units: int) -> Finished:
+    """Every unit is in Redis again."""
+
+    async def finished() -> bool:
+        return await site.sale.remaining() == units
+
+    return finished
+
+
+def has_state(site: Site, key: OrderKey, state: OrderState) -> Finished:
+    async def finished() -> bool:
+        return await site.state_of(key) == state
+
+    return finished
+
+
+async def is_open(site: Site, bucket: int, epoch_min: int) -> bool:
+    """Whether a bucket sells, in this epoch or a later one."""
+    lease = await site.sale.lease(bucket)
+    if lease.state is not BucketMode.OPEN or lease.epoch < epoch_min:
+        return False
+    state = await site.sale.state(bucket)
+    return state is not None and state.gate is Gate.OPEN

@@ -1,0 +1,86 @@
+"""
+Every failpoint, the role that dies there, and what is under way at that moment.
+
+tests/style/test_failpoints.py holds it and the catalogue together.
+"""
+
+from typing import Final, NamedTuple
+
+from tests.faults.steps import scenes
+from tests.faults.steps.role_process import Role
+
+# failpoint                 role         scene              in every `make test`
+TABLE: Final = """
+  flusher.after_read        worker       orders_wait
+  flusher.after_lock        worker       orders_wait
+  flusher.after_insert      worker       orders_wait
+  flusher.before_commit     worker       orders_wait        often
+  flusher.after_commit      worker       orders_wait        often
+  flusher.after_publish     worker       orders_wait
+  flusher.after_trim        worker       orders_wait
+  closer.after_claim        worker       orders_expire
+  closer.after_settle       worker       orders_expire
+  closer.before_commit      worker       orders_expire
+  closer.after_commit       worker       orders_expire      often
+  mover.after_supersede     worker       move_superseded
+  mover.before_script       worker       return_asked
+  mover.before_script       worker       top_up_asked
+  mover.before_script       worker       withdrawal_asked
+  mover.after_script        worker       return_asked       often
+  mover.after_script        worker       top_up_asked
+  mover.after_script        worker       withdrawal_asked
+  mover.before_debit        worker       withdrawal_asked
+  mover.after_debit         worker       withdrawal_asked
+  mover.before_done         worker       return_asked
+  mover.before_done         worker       top_up_asked
+  mover.after_done          worker       return_asked
+  mover.before_credit       worker       withdrawal_asked
+  mover.after_credit        worker       withdrawal_asked   often
+  mover.after_credited      worker       withdrawal_asked
+  grants.after_lease        coordinator  sale_published
+  grants.after_leased       coordinator  sale_published
+  grants.after_issue        coordinator  sale_published
+  grants.after_apply        coordinator  sale_published     often
+  grants.after_settle       coordinator  sale_published
+  recovery.after_draining   coordinator  epoch_asked
+  recovery.after_load       coordinator  epoch_asked
+  recovery.after_fence      coordinator  epoch_asked
+  recovery.after_fence      coordinator  sale_ended
+  recovery.after_drain      coordinator  epoch_asked
+  recovery.after_drain      coordinator  sale_ended
+  recovery.after_epoch      coordinator  epoch_asked        often
+  recovery.after_hashes     coordinator  epoch_asked
+  recovery.after_write      coordinator  epoch_asked        often
+  recovery.after_open       coordinator  epoch_asked
+  recovery.after_forget     coordinator  epoch_asked
+  recovery.after_close      coordinator  sale_ended
+  callback.before_commit    api          payment_told       often
+  callback.after_commit     api          payment_told
+  poster.after_ledger       worker       capture_to_post    often
+  poster.before_commit      worker       capture_to_post
+  poster.after_commit       worker       capture_to_post
+  refunds.after_claim       worker       refund_asked
+  refunds.before_send       worker       refund_asked       often
+  refunds.after_send        worker       refund_asked
+  refunds.before_commit     worker       refund_asked
+  refunds.after_commit      worker       refund_asked
+"""
+
+
+class Case(NamedTuple):
+    """One line of the table."""
+
+    failpoint: str
+    role: Role
+    scene: scenes.Scene
+    often: bool
+
+    def __str__(self) -> str:
+        return f"{self.failpoint}-{self.scene.__name__}"
+
+
+def _case(failpoint: str, role: str, scene: str, often: str = "") -> Case:
+    return Case(failpoint, Role(role), getattr(scenes, scene), often == "often")
+
+
+CASES: Final = [_case(*line.split()) for line in TABLE.strip().splitlines()]
