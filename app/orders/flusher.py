@@ -55,7 +55,7 @@ class FlushObserver(Protocol):
         ...
 
     def trim_failed(self, shard: int, error: DoorbusterError) -> None:
-        """Note that the stream was not trimmed; the next flush trims further."""
+        """Note that the stream was not trimmed; it is tried again at the next look."""
         ...
 
 

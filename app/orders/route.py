@@ -60,6 +60,11 @@ class BucketRoute:
         self._looking: asyncio.Task[None] | None = None
         self._first_look = asyncio.Lock()
 
+    @property
+    def name(self) -> tuple[int, int]:
+        """Which bucket it leads to."""
+        return (self._sale, self._bucket)
+
     async def read_first(self) -> Standing:
         """
         Say how the bucket stands, reading the lease row if nobody has yet.

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
-from app.kernel.errors import BrokenState, OutcomeUnknown, RedisUnavailable, ScriptMissing
+from app.kernel.errors import (
+    BrokenState,
+    DoorbusterError,
+    OutcomeUnknown,
+    RedisUnavailable,
+    ScriptMissing,
+)
 from app.kernel.group_commit import GroupCommit
 from app.kernel.ids import OrderId, OrderKey, shopper_tag
 from app.orders.answers import Answer, PlaceCode, Placed, PlaceReply, Refused, Replay
@@ -70,6 +76,18 @@ class PlacementObserver(Protocol):
         """Note one call of place_orders."""
         ...
 
+    def refused(self, sale: int, bucket: int, error: DoorbusterError) -> None:
+        """Note that Redis takes nothing for this bucket."""
+        ...
+
+    def answered(self, sale: int, bucket: int) -> None:
+        """Note that it takes orders (again)."""
+        ...
+
+    def broken(self, sale: int, bucket: int, epoch: int, error: DoorbusterError) -> None:
+        """Note an epoch whose state cannot be."""
+        ...
+
 
 class BucketCounter:
     """Where this process sells the units of one bucket."""
@@ -122,12 +140,13 @@ class BucketCounter:
         except ScriptMissing:
             self.route.distrust(route)
             return [NotPlaced.RECOVERING] * len(requests)
-        except RedisUnavailable:
+        except RedisUnavailable as error:
+            self._observer.refused(*self.route.name, error)
             # Not sent, or refused: the route stands, its scripts know their server. To
             # read it anew would need Postgres, and stop selling when both hiccup.
             return [NotPlaced.RECOVERING] * len(requests)
-        except BrokenState:
-            self.route.mark_broken(route)
+        except BrokenState as error:
+            self._break(route, error)
             return [NotPlaced.BROKEN] * len(requests)
         finally:
             self._idle.append(connection)
@@ -169,13 +188,18 @@ class BucketCounter:
             return [NotPlaced.UNKNOWN] * len(requests)
         except (RedisUnavailable, OutcomeUnknown):
             return [NotPlaced.UNKNOWN] * len(requests)
-        except BrokenState:
-            self.route.mark_broken(route)
+        except BrokenState as error:
+            self._break(route, error)
             return [NotPlaced.UNKNOWN] * len(requests)
         return [
             outcome if isinstance(outcome, Accepted) else NotPlaced.UNKNOWN
             for outcome in self._outcomes(route, reply, requests)
         ]
+
+    def _break(self, route: Route, error: BrokenState) -> None:
+        """Sell no more from an epoch whose state cannot be, and say so aloud."""
+        self.route.mark_broken(route)
+        self._observer.broken(*self.route.name, route.epoch, error)
 
     def _outcomes(
         self, route: Route, reply: PlaceReply, requests: Sequence[PlacementRequest]
@@ -212,5 +236,6 @@ class BucketCounter:
         step = _MEDIAN_STEP * max(self._call_seconds, 0.001)
         self._call_seconds += step if seconds > self._call_seconds else -step
         self._observer.called(orders, seconds)
+        self._observer.answered(*self.route.name)
         wait_max = max(self._settings.queue_wait_ms_max / 1000, _WAIT_FACTOR * self._call_seconds)
         self._queue.shed(wait_max, NotPlaced.OVERLOADED)

@@ -49,6 +49,22 @@ class AnswerTally(Collector):
         yield family
 
 
+class CallTally(Collector):
+    """Calls of place_orders, counted in plain numbers on the hot path."""
+
+    def __init__(self, sample: Callable[[], tuple[int, int, float]]) -> None:
+        self._sample = sample
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield calls, orders and seconds as counters."""
+        meanings = ("Calls of place_orders.", "Orders in them.", "Time they took.")
+        names = ("calls", "orders", "seconds")
+        for name, meaning, value in zip(names, meanings, self._sample(), strict=True):
+            family = CounterMetricFamily(f"doorbuster_orders_place_orders_{name}", meaning)
+            family.add_metric((), value)
+            yield family
+
+
 class Sampled(Collector):
     """
     A gauge whose values are asked for when Prometheus asks.
@@ -123,6 +139,10 @@ class Metrics:
         """Add a gauge that is read when Prometheus asks."""
         self.registry.register(sampled)
 
+    def count_calls(self, sample: Callable[[], tuple[int, int, float]]) -> None:
+        """Expose the hot path's plain counts: script calls, orders in them, seconds."""
+        self.registry.register(CallTally(sample))
+
     def _add_build(self, version: str) -> None:
         labels = ("role", "process", "version", "python")
         build = self._gauge("build_info", "Always 1; the labels tell what runs.", labels)
@@ -167,7 +187,7 @@ class Metrics:
     def _add_stock(self) -> None:
         self.stock_units = self._gauge(
             "stock_units",
-            "Units of a sale by where they are: pool, remaining, reserved, paid.",
+            "Units of a sale's buckets on one shard: granted, and reserved by live orders.",
             ("sale", "state"),
         )
         self.epochs = self._counter("epochs", "Epochs opened.", ("reason",))

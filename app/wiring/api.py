@@ -34,7 +34,7 @@ from app.sales.catalog import Catalog
 from app.sales.routes import SaleDesk
 from app.sales.routes import admin_endpoints as sale_admin_endpoints
 from app.sales.routes import endpoints as sale_endpoints
-from app.settings import Settings
+from app.settings import Settings, require
 from app.settlement.books import Books
 from app.settlement.full_audit import audit_all
 from app.settlement.routes import admin_endpoints as ledger_endpoints
@@ -63,6 +63,7 @@ ADMIN_TITLE: Final = "Doorbuster, admin"
 
 async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
     """Serve shoppers and callbacks; the first api process serves operators too."""
+    require(settings, "DOORBUSTER_AUTH__KEYS", "DOORBUSTER_AUTH__OPERATORS")
     index = settings.process.index
     metrics = Metrics(role="api", process=f"api-{index}", version=VERSION)
     async with contextlib.AsyncExitStack() as opened:
@@ -111,6 +112,8 @@ class Api:
         self.catalog = Catalog(stores.shards)
         self.stock = Stock(stores.shards, stores.redis, stores.deployment)
         api_url = settings.redis.api_url or settings.redis.url
+        tally = PlacementTally()
+        metrics.count_calls(tally.read)
         self.placement = Placement(
             stores.shards,
             stage.order_ids,
@@ -118,7 +121,7 @@ class Api:
             self.clock,
             stores.deployment,
             settings.orders.placement,
-            PlacementTally(),
+            tally,
         )
         self.confirmations = Confirmations(redis, stores.shards, stores.deployment)
         self.authenticator = TokenAuthenticator(

@@ -71,6 +71,7 @@ class Notes:
     closed: list[tuple[int, int]] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)  # orders of each script call
+    refusals: list[DoorbusterError] = field(default_factory=list)
 
     def flushed(self, _shard: int, report: FlushReport, _seconds: float) -> None:
         self.reports.append(report)
@@ -95,6 +96,15 @@ class Notes:
 
     def called(self, orders: int, _seconds: float) -> None:
         self.calls.append(orders)
+
+    def refused(self, _sale: int, _bucket: int, error: DoorbusterError) -> None:
+        self.refusals.append(error)
+
+    def answered(self, _sale: int, _bucket: int) -> None:
+        self.refusals.clear()
+
+    def broken(self, _sale: int, _bucket: int, epoch: int, _error: DoorbusterError) -> None:
+        self.alarms.append(f"epoch {epoch} broken")
 
 
 async def nobody(keys):  # noqa: ARG001  every order goes the long way, by `settle`

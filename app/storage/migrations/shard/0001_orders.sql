@@ -1,5 +1,5 @@
 -- One shard: sales at home here, leases of buckets that live here, and everything
--- that belongs to an order. hot-path.md calls the first group "home shard", the
+-- that belongs to an order. docs/HOT_PATH.md calls the first group "home shard", the
 -- second "bucket's shard"; every shard has all tables and may play both parts.
 -- The first shard of the map alone also uses the directory.
 
