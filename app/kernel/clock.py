@@ -3,7 +3,10 @@
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
+
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -33,3 +36,8 @@ def unix_ms(moment: datetime) -> int:
     """Turn an aware datetime into Unix milliseconds, rounded down."""
     assert moment.tzinfo is not None, "a naive instant has no meaning"
     return int(moment.timestamp() * 1000 + 1e-4)
+
+
+def is_in_reach(moment: datetime) -> bool:
+    """Whether an instant that came from outside can be stored, and days be added to it."""
+    return _EARLIEST <= moment < _LATEST

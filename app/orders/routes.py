@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, assert_never
 import msgspec
 from aiohttp import web
 
-from app.kernel.clock import unix_ms
+from app.kernel.clock import is_in_reach, unix_ms
 from app.kernel.ids import BUCKET_MAX, EPOCH_MAX, SALE_MAX, SEQ_MAX, OrderKey
 from app.orders.answers import OverLimit, PlaceCode, Placed, Refused, Replay, SoldOut
 from app.orders.desk import Before, OrderDesk
@@ -312,6 +312,8 @@ def _before(page: Page) -> Before | None:
     if page.cursor is None:
         return None
     at = decode_cursor(page.cursor, _Position)
+    if not is_in_reach(at.placed_at):
+        raise field_invalid(path="$.cursor", message="not a cursor of this list")
     return at.placed_at, OrderKey(at.sale, at.bucket, at.epoch, at.seq)
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from aiohttp import web
 
-from app.kernel.clock import instant
+from app.kernel.clock import instant, is_in_reach
+from app.kernel.ids import SALE_MAX
 from app.sales.catalog import Catalog
 from app.sales.sale import (
     Sale,
@@ -30,7 +31,7 @@ from app.web.access import Access
 from app.web.body import read_body, respond
 from app.web.endpoint import Endpoint
 from app.web.headers import idempotency_key
-from app.web.invalid import fields_invalid
+from app.web.invalid import field_invalid, fields_invalid
 from app.web.keys import OPERATOR
 from app.web.problem import problem
 from app.web.query import Page, decode_cursor, encode_cursor, read_query
@@ -45,6 +46,7 @@ GateSeen: TypeAlias = Callable[[Sale], Awaitable[bool]]
 
 Units: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 Instant: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=SALE_MAX)]  # in a cursor
 Reason: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -311,6 +313,7 @@ class _AdminRoutes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         key = idempotency_key(request)
         body = await read_body(request, CreateSale)
+        _check_reach(body)
         now = self._desk.now()
         terms = _terms(body, now)
         faults = faults_of_terms(
@@ -394,7 +397,7 @@ async def _page(
     desk: SaleDesk, query: SalePage, *, with_drafts: bool
 ) -> tuple[list[Sale], str | None]:
     """Gather one page; a state that few sales have is looked for over several reads."""
-    before = None if query.cursor is None else decode_cursor(query.cursor, int)
+    before = None if query.cursor is None else decode_cursor(query.cursor, _Number)
     found: list[Sale] = []
     while len(found) <= query.limit:
         sales = await list_sales(desk.shards, before, query.limit + 1)
@@ -411,6 +414,13 @@ async def _page(
     more = len(found) > query.limit
     found = found[: query.limit]
     return found, encode_cursor(found[-1].number) if more else None
+
+
+def _check_reach(body: CreateSale) -> None:
+    """Refuse the instants near the ends of time, before anything is added to them."""
+    for name, moment in (("opens_at", body.opens_at), ("closes_at", body.closes_at)):
+        if moment is not None and not is_in_reach(moment):
+            raise field_invalid(path=f"$.{name}", message="not an instant of this millennium")
 
 
 def _terms(body: CreateSale, now: datetime) -> SaleTerms:

@@ -7,6 +7,7 @@ never a query.
 """
 
 import binascii
+import re
 from base64 import urlsafe_b64encode
 from typing import Annotated, Any, Final, TypeVar
 
@@ -23,6 +24,7 @@ LIMIT_DEFAULT: Final = 20
 CURSOR_CHARACTERS_MAX: Final = 512
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 class Page(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,17 +45,42 @@ def read_query(request: web.Request, type_: type[T]) -> T:
     Raises:
         InvalidRequest: validation_failed with the parameter at fault.
     """
-    given: dict[str, str] = {}
+    given: dict[str, str | int] = {}
+    numbers = _numbers_of(type_)
     for name, value in request.query.items():
         if not (name.isprintable() and value.isprintable()):
             raise field_invalid(path="$", message="not printable text")
         if name in given:
             raise field_invalid(path=f"$.{name}", message="given twice")
-        given[name] = value
+        is_number = name in numbers and _WHOLE.fullmatch(value) is not None
+        given[name] = int(value) if is_number else value
     try:
-        return msgspec.convert(given, type=type_, strict=False)
+        return msgspec.convert(given, type=type_)
     except msgspec.ValidationError as exc:
         raise invalid_field(exc) from exc
+
+
+# Which parameters of each query are numbers; a handful of queries, looked at once.
+_NUMBERS: Final[dict[type[Any], frozenset[str]]] = {}
+
+
+def _numbers_of(type_: type[Any]) -> frozenset[str]:
+    """
+    Name the parameters that are numbers: everything else stays the text it is.
+
+    msgspec's own lax reading takes 1e2 for 100, and makes nothing of a sale
+    that is called `null`.
+    """
+    known = _NUMBERS.get(type_)
+    if known is None:
+        struct = msgspec.inspect.type_info(type_)
+        assert isinstance(struct, msgspec.inspect.StructType), type_
+        known = _NUMBERS[type_] = frozenset(
+            field.encode_name
+            for field in struct.fields
+            if isinstance(field.type, msgspec.inspect.IntType)
+        )
+    return known
 
 
 def encode_cursor(position: Any) -> str:  # noqa: ANN401  a tuple or struct of plain values
