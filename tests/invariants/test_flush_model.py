@@ -37,7 +37,8 @@ LIMIT: Final = 2
 SHOPPERS: Final = ("ann", "bob", "cat", "dan")
 EXPIRE: Final = """
 UPDATE orders SET placed_at = opens.at, pay_by = now() - interval '1 s'
-FROM (SELECT max(opens_at) AS at FROM bucket_leases) opens WHERE seq = $1 AND epoch = $2"""
+FROM (SELECT max(opens_at) AS at FROM bucket_leases) opens
+WHERE seq = $1 AND epoch = $2 AND state = 'pending'"""
 
 
 class SaleMachine(RuleBasedStateMachine):
