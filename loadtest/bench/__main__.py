@@ -1,5 +1,6 @@
 """`python -m loadtest.bench`, which is `make bench`: every figure of docs/BENCHMARKS.md."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
         seconds=seconds or (2.0 if quick else 5.0),
         durable_seconds=10.0 if quick else 35.0,
         rounds=rounds or (2 if quick else 5),
+        long_rounds=1 if quick else 3,
         connections=connections,
         api_processes=api,
         generators=generators,
@@ -53,6 +55,7 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
         growth_orders=(10_000, 100_000) if quick else (10_000, 100_000, 1_000_000),
     )
     folder = out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rig = Rig(options, Generators(options.generators))
     try:
         uvloop.run(_measure(rig))

@@ -14,7 +14,6 @@ Say = Callable[[str], None]
 # By the names that --only takes, in the order in which they are played.
 NAMES: Final = ("a", "b", "c", "d", "e", "f", "g", "durable", "h", "i", "j")
 ON_ONE_STAND: Final = frozenset("cdefg")
-LONG_ROUNDS_MAX: Final = 3  # of overload, durable and burst; the sale that grows has one
 
 
 async def play(rig: Rig, say: Say) -> None:
@@ -38,7 +37,7 @@ async def _play_round(rig: Rig) -> None:
     await _play_if(rig, "b", variants.measure_per_request)
     if rig.options.only & ON_ONE_STAND:
         await _play_if(rig, "", _play_on_one_stand)
-    if rig.round <= LONG_ROUNDS_MAX:
+    if rig.round <= rig.options.long_rounds:
         await _play_if(rig, "g", pressure.measure_refusal)
         await _play_if(rig, "durable", lasting.measure_durable)
         await _play_if(rig, "h", lasting.measure_burst)
@@ -54,7 +53,7 @@ async def _play_on_one_stand(rig: Rig) -> None:
         await _play_if(rig, "d", lambda rig: variants.measure_sold_out(rig, stand))
         await _play_if(rig, "e", lambda rig: variants.measure_replays(rig, stand, sold))
         await _play_if(rig, "f", lambda rig: pressure.measure_open_loop(rig, stand))
-        if rig.round <= LONG_ROUNDS_MAX:
+        if rig.round <= rig.options.long_rounds:
             await _play_if(rig, "g", lambda rig: pressure.measure_overload(rig, stand))
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from loadtest.bench.job import SLOTS_PER_SECOND, Job, OpenLoop, Tally, Timetable
@@ -21,6 +22,7 @@ BACKLOG_FULL: Final = "backlog_full"
 SMALL_BACKLOG: Final[Mapping[str, str]] = {
     "DOORBUSTER_INVENTORY__COORDINATOR_RECOVERY_BACKLOG_ORDERS_MAX": "1000",
 }
+FILL_CLICKS: Final = 4_000  # twice what both buckets may keep unflushed
 _STEADY_SLOTS: Final = SLOTS_PER_SECOND // 2
 
 
@@ -69,13 +71,16 @@ async def measure_refusal(rig: Rig) -> None:
         sale = await stand.open_sale(stock=2 * count)
         stand.signal_worker(signal.SIGSTOP)
         try:
-            job = closed_loop(rig, stand.port, stand.deck(sale, count))
+            filling = closed_loop(rig, stand.port, stand.deck(sale, FILL_CLICKS), 0.0)
+            filled, _ = await rig.load(replace(filling, warm_seconds=0.0), stand.processes)
+            job = closed_loop(rig, stand.port, stand.deck(sale, count, first=FILL_CLICKS))
             tally, cpu = await rig.load(job, stand.processes)
         finally:
             stand.signal_worker(signal.SIGCONT)
         generators = rig.options.generators
         figure = measurement("g0", tally, cpu, counted=BACKLOG_FULL, generators=generators)
-        rig.note(await audited(stand, sale, figure, tally.totals[PLACED]))
+        totals = filled.totals + tally.totals
+        rig.note(await audited(stand, sale, figure, totals[PLACED], unknown_of(totals)))
 
 
 async def _measure_crowd(rig: Rig, stand: Stand, factor: int, calm: float) -> float:

@@ -39,6 +39,7 @@ class BenchOptions:
         seconds: of one measured window.
         durable_seconds: of the window with an append-only file rewritten in it.
         rounds: how often each variant has its turn.
+        long_rounds: how often overload, durable and burst have; the sale that grows has one.
         connections: of the closed loop.
         api_processes: of the service, and of the bare application.
         generators: processes that make the load.
@@ -50,6 +51,7 @@ class BenchOptions:
     seconds: float
     durable_seconds: float
     rounds: int
+    long_rounds: int
     connections: int
     api_processes: int
     generators: int

@@ -17,6 +17,7 @@ def a_rig(*done: Measurement) -> Rig:
         seconds=1,
         durable_seconds=1,
         rounds=1,
+        long_rounds=1,
         connections=1,
         api_processes=1,
         generators=1,
