@@ -41,7 +41,9 @@ check: setup
 	$(BIN)/pytest -q tests/style
 
 test: check
-	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/style $(ARGS)
+	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal \
+	  --ignore=tests/style --ignore=tests/faults $(ARGS)
+	$(BIN)/pytest -q -m "not faults" tests/faults
 
 # Rewrites the pictures that are made from the code.
 states: setup

@@ -53,6 +53,18 @@ async def orders_expire(site: Site) -> Finished:
     return finished
 
 
+async def payment_expires(site: Site) -> Finished:
+    """Somebody opened a payment and did not pay in time; its provider must be asked."""
+    key, _ = await payment_started(site)
+    await site.expire()
+    is_closed, has_all = has_state(site, key, OrderState.CLOSED), all_for_sale(site, STOCK)
+
+    async def finished() -> bool:
+        return await is_closed() and await has_all()
+
+    return finished
+
+
 async def return_asked(site: Site) -> Finished:
     """An order is closed; its units are not in Redis yet."""
     await site.sale.open()

@@ -8,7 +8,7 @@ each order must be there, once, and every equation of the audit must hold with n
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -147,10 +147,6 @@ class Site:
         for duties in self.sale.duties:
             await duties.close()
 
-    async def is_at_rest(self) -> bool:
-        """Whether nothing is under way and every equation holds."""
-        return not await self.unfinished() and not await self.broken()
-
     async def unfinished(self) -> int:
         waiting = 0
         for shard in self.sale.shards.all:
@@ -166,13 +162,19 @@ class Site:
         assert equations
         return told([equation for equation in equations if equation.holds is not True])
 
-    async def rest(self) -> None:
-        """Wait until nothing is under way, every equation holds and every order is there."""
+    async def rest(self, finished: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until the scene is finished, every equation holds and every order is there."""
+
+        async def is_at_rest() -> bool:
+            return await finished() and not await self.unfinished() and not await self.broken()
+
         try:
-            await eventually(self.is_at_rest, within_seconds=REST_SECONDS)
+            await eventually(is_at_rest, within_seconds=REST_SECONDS)
         except AssertionError:
-            said = f"{await self.unfinished()} things are under way; {await self.broken()}"
-            raise AssertionError(said) from None
+            told = [log.read_text()[-1_500:] for log in self.folder.glob("*.log")]
+            under_way = await self.unfinished()
+            said = (await finished(), under_way, await self.broken(), await self.sale.lease())
+            raise AssertionError("\n".join(map(str, (*said, *told)))) from None
         for key, shopper in self.accepted.items():
             found = await read_ticket(self.sale.shards.of(key.sale, key.bucket), key)
             assert isinstance(found, Order), f"{key} was accepted and is lost: {found}"

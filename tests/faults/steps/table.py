@@ -19,8 +19,9 @@ TABLE: Final = """
   flusher.after_publish     worker       orders_wait
   flusher.after_trim        worker       orders_wait
   closer.after_claim        worker       orders_expire
-  closer.after_settle       worker       orders_expire
+  closer.after_settle       worker       payment_expires
   closer.before_commit      worker       orders_expire
+  closer.before_commit      worker       payment_expires
   closer.after_commit       worker       orders_expire      often
   mover.after_supersede     worker       move_superseded
   mover.before_script       worker       return_asked

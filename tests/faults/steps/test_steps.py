@@ -11,7 +11,6 @@ from app.kernel.failpoints import Failpoint
 from tests.faults.steps.role_process import Role
 from tests.faults.steps.site import Site
 from tests.faults.steps.table import CASES, Case
-from tests.waiting import eventually
 
 # Who else must work for the work of a role to come to its end.
 BESIDE: Final[Mapping[Role, tuple[Role, ...]]] = {
@@ -37,5 +36,4 @@ async def test_a_process_killed_here_leaves_nothing_undone(case: Case, site: Sit
         with site.start(case.role, Failpoint(name=case.failpoint)) as doomed:
             assert await doomed.died() == -signal.SIGKILL, doomed.last_words()
         running.enter_context(site.start(case.role))
-        await eventually(finished, within_seconds=20)
-        await site.rest()
+        await site.rest(finished)
