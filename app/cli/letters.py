@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 from rich.console import Console
@@ -32,11 +33,11 @@ def list_letters(
     """List waiting letters, oldest first."""
     site = AdminSite.find(given["data_dir"], given["admin_url"], given["admin_token"])
     wanted = {"kind": kind, "sale": sale, "reason": reason}
-    query = "".join(f"&{name}={value}" for name, value in wanted.items() if value)
+    query = urlencode({"limit": 100} | {name: value for name, value in wanted.items() if value})
     items: list[dict[str, Any]] = []
     cursor = ""
     while True:
-        page = site.ask("GET", f"/admin/v1/dead-letters?limit=100{query}{cursor}")
+        page = site.ask("GET", f"/admin/v1/dead-letters?{query}{cursor}")
         items += page["items"]
         if page["next"] is None:
             break

@@ -44,4 +44,4 @@ def recover(*, sale: str, bucket: int | None, now: bool, **where: Any) -> None: 
     if not buckets:
         tell(f"{sale}: no such sale, or no bucket of it that is open or draining")
         sys.exit(Exit.FAILED)
-    click.echo(f"{buckets} buckets will take a new epoch")
+    click.echo(f"{buckets} {'bucket' if buckets == 1 else 'buckets'} will take a new epoch")

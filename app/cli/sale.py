@@ -4,6 +4,7 @@ import json
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 from rich.console import Console
@@ -75,8 +76,8 @@ def list_sales(**given: Any) -> None:  # noqa: ANN401  click's
 def show(*, sale_id: str, **given: Any) -> None:  # noqa: ANN401  click's
     """Show a sale and where its units are."""
     site, as_json = _site(given)
-    document = site.ask("GET", f"/admin/v1/sales/{sale_id}")
-    document["stock"] = site.ask("GET", f"/admin/v1/sales/{sale_id}/stock")
+    document = site.ask("GET", _place(sale_id))
+    document["stock"] = site.ask("GET", f"{_place(sale_id)}/stock")
     _show(document, as_json=as_json)
 
 
@@ -88,7 +89,7 @@ def _change(event: str, meaning: str) -> click.Command:
     def change(*, sale_id: str, reason: str | None, **given: Any) -> None:  # noqa: ANN401  click's
         site, as_json = _site(given)
         body = {} if reason is None else {"reason": reason}
-        document = site.ask("POST", f"/admin/v1/sales/{sale_id}/{event}", body)
+        document = site.ask("POST", f"{_place(sale_id)}/{event}", body)
         _show(document, as_json=as_json)
 
     return change
@@ -121,7 +122,12 @@ def restock(
     site, as_json = _site(given)
     key = idempotency_key or secrets.token_urlsafe(16)
     body = {"units": units, "reason": reason}
-    _show(site.ask("POST", f"/admin/v1/sales/{sale_id}/restock", body, key), as_json=as_json)
+    _show(site.ask("POST", f"{_place(sale_id)}/restock", body, key), as_json=as_json)
+
+
+def _place(sale_id: str) -> str:
+    """Write the address of a sale; whatever was typed names one sale and nothing else."""
+    return f"/admin/v1/sales/{quote(sale_id, safe='')}"
 
 
 def _site(given: dict[str, Any]) -> tuple[AdminSite, bool]:

@@ -138,6 +138,13 @@ class AdminSale(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
+class AdminSaleList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of sales, drafts too; `next` is null at the end."""
+
+    items: list[AdminSale]
+    next: str | None
+
+
 class SalePage(Page, forbid_unknown_fields=True):
     """The query of a list of sales."""
 
@@ -240,7 +247,7 @@ def admin_endpoints(desk: SaleDesk) -> list[Endpoint]:
             handler=routes.list,
             summary="Every sale, newest first.",
             access=Access.VIEWER,
-            answers={200: None},
+            answers={200: AdminSaleList},
             query=SalePage,
             refusals=("shard_unavailable",),
         ),
@@ -343,7 +350,7 @@ class _AdminRoutes:
         sales, following = await _page(self._desk, query, with_drafts=True)
         now = self._desk.now()
         items = [admin_view(sale, now) for sale in sales]
-        return respond(request, 200, {"items": items, "next": following})
+        return respond(request, 200, AdminSaleList(items=items, next=following))
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         sale = await self._desk.catalog.find(request.match_info["sale"])
