@@ -129,10 +129,14 @@ class Site:
         async with self.client.post(url, json={"outcome": "pay"}) as response:
             assert response.status == 202, await response.text()
 
-    def start(self, role: Role, *failpoints: Failpoint) -> RoleProcess:
-        """Make a role's process, armed or not."""
+    def start(self, role: Role, *failpoints: Failpoint, metrics_port: int = 0) -> RoleProcess:
+        """Make a role's process, armed or not; with a port where it tells its metrics."""
         armed = json.dumps([asdict(one) for one in failpoints])
-        environment = {**self.environment, "DOORBUSTER_PROCESS__FAILPOINTS": armed}
+        environment = {
+            **self.environment,
+            "DOORBUSTER_PROCESS__FAILPOINTS": armed,
+            "DOORBUSTER_PROCESS__METRICS_PORT": str(metrics_port),
+        }
         return RoleProcess(role, environment, self.folder / f"{role}.log")
 
     @contextlib.asynccontextmanager
