@@ -21,6 +21,8 @@ from app.embedded.supervisor import RoleSpec
 HOLD: Final = (
     'mount -t tmpfs -o "size=$2,mode=0777" tmpfs "$1" && echo ready && exec sleep infinity'
 )
+# Who is not root stays who they are, for Postgres refuses to run as root of any namespace.
+AS_USER: Final = () if os.geteuid() == 0 else ("-U", "--map-current-user", "--keep-caps")
 BALLAST: Final = "ballast"
 BLOCK: Final = b"\0" * 65_536
 
@@ -44,9 +46,18 @@ class SmallDisk:
         self._holder: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        is_root = os.geteuid() == 0
-        unshare = ("/usr/bin/env", "unshare", "-m" if is_root else "-Urm")
-        argv = (*unshare, "sh", "-c", HOLD, "sh", str(self.folder), f"{self._megabytes}m")
+        argv = (
+            "/usr/bin/env",
+            "unshare",
+            "-m",
+            *AS_USER,
+            "sh",
+            "-c",
+            HOLD,
+            "sh",
+            str(self.folder),
+            f"{self._megabytes}m",
+        )
         self._holder = subprocess.Popen(  # noqa: S603  a fixed script
             leashed(argv, orphan_signal=signal.SIGKILL),
             stdin=subprocess.DEVNULL,
@@ -83,7 +94,7 @@ class SmallDisk:
         """Let a role run where this disk is mounted; its account is taken on inside."""
         assert self._holder is not None
         enter = ["/usr/bin/env", "nsenter", "-t", str(self._holder.pid), "-m"]
-        if os.geteuid() != 0:
+        if AS_USER:
             enter += ["-U", "--preserve-credentials"]
         argv = leashed(spec.argv, account=spec.account, orphan_signal=spec.orphan_signal)
         return replace(spec, argv=(*enter, *argv), account=OURSELVES)
