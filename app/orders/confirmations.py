@@ -25,6 +25,7 @@ from app.storage.keys import BucketKeys
 from app.storage.shards import Shard, Shards
 
 _REJOIN_SECONDS = 0.2  # between attempts to listen again
+LAST_LOOK_SECONDS = 0.5  # beyond what the shopper was willing to wait
 _READ_ROWS_MAX = 500  # of one statement
 
 _Reached: TypeAlias = tuple[int, EntryId]
@@ -91,8 +92,10 @@ class Confirmations:
                     await bucket.news(reached)
                     if (order := await reader.put(key)) is not None:
                         return order
-        with contextlib.suppress(ShardUnavailable):
-            return await reader.put(key)
+        # A last look, for a message that was lost; a frozen shard must not stretch the wait.
+        with contextlib.suppress(TimeoutError, ShardUnavailable):
+            async with asyncio.timeout(LAST_LOOK_SECONDS):
+                return await reader.put(key)
         return None
 
     async def close(self) -> None:

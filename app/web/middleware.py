@@ -25,6 +25,7 @@ from app.web.problem import SERVER, problem
 from app.web.request_id import name_request
 
 UNKNOWN_ROUTE: Final = "none"
+CLIENT_LEFT: Final = 499  # counted, never sent (the word of nginx for it)
 
 _log = structlog.get_logger(__name__)
 _CODE_OF_STATUS: Final = {
@@ -54,7 +55,12 @@ def boundary(tally: RequestTally) -> Middleware:
             connection.request_started()
         request[REQUEST_ID] = name_request(request)
         try:
-            response = await _answer(request, handler)
+            if request.transport is None or request.transport.is_closing():
+                # Nobody is there any more to hear the answer. Under overload most of
+                # what waits is of this kind, and serving it starves who still waits.
+                response: web.StreamResponse = web.Response(status=CLIENT_LEFT)
+            else:
+                response = await _answer(request, handler)
         finally:
             if isinstance(connection, Connection):
                 connection.request_finished()
