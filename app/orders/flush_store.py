@@ -226,6 +226,14 @@ async def _flush(
     return report
 
 
+async def stop_at_gap(shard: Shard, position: Position) -> None:
+    """Stop a bucket that still stands where the stream has lost what follows."""
+    async with shard.transaction() as connection:
+        lease = await connection.fetchrow(LOCK_LEASE, position.sale, position.bucket)
+        if lease is not None and _stands_at(lease, position):
+            await _ask_to_recover(connection, position, RecoverReason.GAP)
+
+
 def _stands_at(lease: asyncpg.Record, position: Position) -> bool:
     return (
         lease["state"] != "closed"

@@ -15,9 +15,16 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from app.kernel.errors import DoorbusterError, UnreadableEntry
+from app.inventory.picture import Offset, take_picture
+from app.kernel.errors import BrokenState, DoorbusterError, UnreadableEntry
 from app.kernel.failpoints import failpoint
-from app.orders.flush_store import FlushReport, Position, flush_batch, flushable_positions
+from app.orders.flush_store import (
+    FlushReport,
+    Position,
+    flush_batch,
+    flushable_positions,
+    stop_at_gap,
+)
 from app.orders.stream import (
     STREAM_START,
     RawEntry,
@@ -41,10 +48,12 @@ class FlusherSettings:
     entries_max: int = 64  # stream entries of one bucket in one transaction; each ≤ 256 orders
     block_ms: int = 100  # how long to wait for new entries before looking at the leases again
     refresh_ms: int = 250  # how often leases are read for new buckets, epochs and owners
+    gap_look_ms: int = 1_000  # how often an idle flusher looks for entries that were trimmed away
 
     def __post_init__(self) -> None:
         assert 1 <= self.entries_max <= 1_000
         assert 0 < self.block_ms <= 1_000
+        assert self.gap_look_ms > 0
 
 
 class FlushObserver(Protocol):
@@ -80,6 +89,7 @@ class Flusher:
         self._positions: dict[_Bucket, Position] = {}
         self._trimmed: dict[_Bucket, Position] = {}
         self._refreshed_at = 0.0
+        self._looked_for_gaps_at = 0.0
 
     async def flush_once(self) -> int:
         """
@@ -106,6 +116,8 @@ class Flusher:
             for bucket in keys
             if keys[bucket].orders in found
         ]
+        if not found:
+            await self._look_for_gaps_when_due()
         results = await asyncio.gather(*flushes, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -155,6 +167,29 @@ class Flusher:
             return
         failpoint("flusher.after_trim")
         self._trimmed[bucket] = position
+
+    async def _look_for_gaps_when_due(self) -> None:
+        """
+        Stop a bucket whose stream has lost entries that nobody has flushed.
+
+        While orders come, the next entry's running number tells. When none comes any
+        more, as after the last unit, only the count of orders placed does.
+        """
+        now = time.monotonic()
+        if now - self._looked_for_gaps_at < self._settings.gap_look_ms / 1000:
+            return
+        self._looked_for_gaps_at = now
+        for position in self._positions.values():
+            with contextlib.suppress(BrokenState):  # somebody else's alarm, not a gap
+                if await self._has_gap(position):
+                    await stop_at_gap(self._shard, position)
+
+    async def _has_gap(self, position: Position) -> bool:
+        """Whether more was placed than is flushed, and nothing of it stands in the stream."""
+        flushed = Offset(*position.offset)
+        picture = await take_picture(self._redis, self._keys(position), flushed)
+        placed = 0 if picture.state is None else picture.state.orders_placed
+        return placed > position.orders_seen and picture.waiting is None
 
     async def _trim_leftovers(self) -> None:
         """
