@@ -19,6 +19,7 @@ from app.inventory.routes import admin_endpoints as stock_endpoints
 from app.inventory.stock import Stock
 from app.kernel.clock import SystemClock
 from app.kernel.equation import Equation
+from app.kernel.errors import DoorbusterError
 from app.orders.confirmations import Confirmations
 from app.orders.desk import OrderDesk
 from app.orders.letters.routes import admin_endpoints as letter_endpoints
@@ -81,6 +82,8 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
         opened.push_async_callback(own.stop)
         opened.push_async_callback(admin.stop)
         opened.push_async_callback(public.stop)
+        with contextlib.suppress(DoorbusterError):  # the first answer already tells its clock
+            await api.clock.ask(redis)
         await public.start(settings.web.host, settings.web.port, reuse_port=True)
         if index == 0:
             await admin.start(settings.web.admin_host, settings.web.admin_port)
