@@ -93,7 +93,7 @@ async def judge(site: Site, crowd: Crowd, allowed: Allowed = Allowed()) -> Verdi
     verdict.wrong += _told(check_orders(seen, orders))
     verdict.wrong += _tickets(orders, allowed)
     verdict.wrong += _rows(site, crowd, rows)
-    verdict.wrong += _witness(site, crowd, rows, leases, allowed)
+    verdict.wrong += _witness(site, crowd, (rows, letters), leases, allowed)
     verdict.wrong += _letters(letters, allowed)
     await site.close_sales(sales)
     verdict.wrong += await _audit(site, sales)
@@ -236,13 +236,15 @@ def _rows(site: Site, crowd: Crowd, rows: Sequence[asyncpg.Record]) -> list[str]
 def _witness(
     site: Site,
     crowd: Crowd,
-    rows: Sequence[asyncpg.Record],
+    found: tuple[Sequence[asyncpg.Record], Sequence[asyncpg.Record]],
     leases: Sequence[LeaseRow],
     allowed: Allowed,
 ) -> list[str]:
+    rows, letters = found
     placed = _placed(site, crowd, rows)
+    parked = [OrderKey(*row[:4]) for row in letters if row["seq"] is not None]
     granted = {(row.sale, row.bucket): row.granted for row in leases}
-    wrong = testify(placed, crowd.history.sales, granted, may_lose=allowed.losses)
+    wrong = testify(placed, crowd.history.sales, granted, may_lose=allowed.losses, parked=parked)
     buckets = Counter(row.sale for row in leases)
     numbers = {row.sale for row in leases if buckets[row.sale] == 1}
     single = {order.sale for order in placed if order.key.sale in numbers}

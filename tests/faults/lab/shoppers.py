@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loadtest.answers import (
-    ACCEPTED,
     NO_ANSWER,
     UNREACHABLE,
     Answer,
@@ -165,34 +164,24 @@ class Crowd:
             body={"quantity": 1},
         )
         history.begun += 1
-        planned_at = time.monotonic()
-        status, sent_at, answered_at = 0, planned_at, 0.0
+        call = _Call(time.monotonic())
         try:
             reply = await self._clicks.send(request)
         except NoAnswer as lost:
-            answer, sent_at = NO_ANSWER, lost.sent_at
+            call.sent_at = lost.sent_at
         except Unreachable:
-            answer = UNREACHABLE
+            call.answer = UNREACHABLE
         else:
-            status, sent_at, answered_at = reply.status, reply.sent_at, reply.answered_at
-            replayed = reply.header("Idempotency-Replayed") == "true"
-            answer = read_answer(status, document(reply), replayed=replayed)
-        history.clicks.append(
-            Click(
-                sale=want.sale,
-                shopper=want.shopper,
-                key=want.key,
-                planned_at=planned_at,
-                sent_at=sent_at,
-                answered_at=answered_at or time.monotonic(),
-                outcome=answer.outcome,
-                order_id=answer.order_id,
-                code=answer.code,
-                waited=want.waits,
-                status=status,
+            call.status, call.sent_at, call.answered_at = (
+                reply.status,
+                reply.sent_at,
+                reply.answered_at,
             )
-        )
-        return answer
+            replayed = reply.header("Idempotency-Replayed") == "true"
+            call.answer = read_answer(reply.status, document(reply), replayed=replayed)
+        finally:  # who hangs up has asked as well, and knows nothing
+            history.clicks.append(call.noted(want))
+        return call.answer
 
     async def _shop(self) -> None:
         """Come again and again, as somebody else each time, until the doors close."""
@@ -229,5 +218,28 @@ class Want:
         return f"{bearer(self.token)}Idempotency-Key: {self.key}\r\n{wait}"
 
 
-def is_accepted(answer: Answer) -> bool:
-    return answer.outcome in ACCEPTED
+@dataclass(slots=True)
+class _Call:
+    """One request, and what came of it: nothing, until something does."""
+
+    planned_at: float
+    sent_at: float = 0.0
+    answered_at: float = 0.0
+    answer: Answer = NO_ANSWER
+    status: int = 0
+
+    def noted(self, want: Want) -> Click:
+        """Write the call down as the history keeps it."""
+        return Click(
+            sale=want.sale,
+            shopper=want.shopper,
+            key=want.key,
+            planned_at=self.planned_at,
+            sent_at=self.sent_at or self.planned_at,
+            answered_at=self.answered_at or time.monotonic(),
+            outcome=self.answer.outcome,
+            order_id=self.answer.order_id,
+            code=self.answer.code,
+            waited=want.waits,
+            status=self.status,
+        )

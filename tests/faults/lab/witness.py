@@ -50,6 +50,7 @@ def testify(
     granted: Mapping[tuple[int, int], int],
     *,
     may_lose: bool,
+    parked: Iterable[OrderKey],
 ) -> list[str]:
     """
     Judge every bucket.
@@ -59,6 +60,7 @@ def testify(
         sales: terms by id.
         granted: units, by (sale number, bucket).
         may_lose: the disk was cut: places are missing that nobody was ever told of.
+        parked: places of orders that ended as dead letters.
 
     Returns:
         What does not fit, one sentence each.
@@ -67,10 +69,11 @@ def testify(
     for order in placed:
         by_bucket[order.key[:2]].append(order)
     wrong: list[str] = []
+    known = frozenset(parked)
     for bucket, orders in by_bucket.items():
         orders.sort(key=lambda order: order.key)
         wrong += _against_time(orders)
-        wrong += _doubles(orders) if may_lose else _doubles(orders) + _gaps(orders)
+        wrong += _doubles(orders) if may_lose else _doubles(orders) + _gaps(orders, known)
         wrong += _against_stock(orders, granted[bucket])
         wrong += _against_limit(orders, sales)
     return wrong
@@ -97,14 +100,15 @@ def _doubles(orders: Sequence[Placed]) -> list[str]:
     return [f"{key} stands {times} times" for key, times in places.items() if times > 1]
 
 
-def _gaps(orders: Sequence[Placed]) -> list[str]:
+def _gaps(orders: Sequence[Placed], parked: frozenset[OrderKey]) -> list[str]:
     """Find places that nobody has below one that somebody has."""
     wrong = []
     for epoch in {order.key.epoch for order in orders}:
         seqs = {order.key.seq for order in orders if order.key.epoch == epoch}
+        bucket = orders[0].key[:2]
+        seqs |= {key.seq for key in parked if key[:3] == (*bucket, epoch)}
         missing = sorted(set(range(max(seqs))) - seqs)
         if missing:
-            bucket = orders[0].key[:2]
             wrong.append(f"bucket {bucket} epoch {epoch}: nobody knows of seq {missing[:5]}")
     return wrong
 
