@@ -344,8 +344,9 @@ class LockSession:
                 return cast("object", await self._connection.fetchval(statement, *arguments))
 
     async def close(self) -> None:
-        """End the session; the server frees its locks."""
-        with contextlib.suppress(TimeoutError, OSError, asyncpg.InterfaceError):
+        """End the session; the server frees its locks. One that is gone is ended."""
+        gone = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+        with contextlib.suppress(TimeoutError, OSError, *gone):
             await self._connection.close(timeout=1)
 
     async def __aenter__(self) -> Self:
