@@ -61,6 +61,14 @@ COMMANDS: Final = {"api": "serve", "worker": "worker", "coordinator": "coordinat
 # 3 s instead of 30 for a server that has lost every key: the rule is the same, the suite shorter.
 LOST_WAIT_MS: Final = 3_000
 OPEN_SECONDS: Final = 60.0
+# What asyncpg says when a server goes away at one moment or another.
+SHARD_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 WRONG_CLOCK: Final = Path(__file__).with_name("wrong_clock.py")
 
 
@@ -196,7 +204,7 @@ class Site:
     async def _leases_of(self, shard: str, sales: Sequence[str]) -> list[LeaseRow]:
         try:
             rows = await self.query(shard, SELECT_LEASES, list(sales))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except SHARD_AWAY:
             return []
         return [
             LeaseRow(
@@ -318,7 +326,7 @@ class Site:
         """End every session that may hold locks on a shard; tell how many, 0 if it is away."""
         try:
             return len(await self.query(shard, END_LOCK_SESSIONS))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except SHARD_AWAY:
             return 0
 
     def set_wrong_clock(self, role: str, hours: int) -> None:
