@@ -165,12 +165,26 @@ async def valkey_emptied(battle: Battle) -> None:
 
 
 async def scripts_flushed(battle: Battle) -> None:
-    """Row 7: somebody types SCRIPT FLUSH."""
+    """
+    Row 7: somebody types SCRIPT FLUSH.
+
+    The first bucket that notices gets a new epoch, and the scripts with it; for the others
+    nothing was lost, and their leases are renewed.
+    """
     before = await battle.epochs()
     flushed_at = time.monotonic()
     async with battle.site.redis() as redis:
         await redis.script_flush()
-    await battle.reopened(before, flushed_at)
+
+    async def one_has_moved_on() -> bool:
+        return any(
+            row.epoch > before[row.sale, row.bucket] and row.state == "open"
+            for row in await battle.site.leases(battle.sales)
+        )
+
+    await eventually(one_has_moved_on, within_seconds=REOPEN_SECONDS)
+    await battle.site.until_selling(battle.sales)
+    battle.recoveries.append(time.monotonic() - flushed_at)
     battle.bit("scripts_flushed")
 
 
