@@ -133,7 +133,9 @@ class BucketMachine(RuleBasedStateMachine):
         super().__init__()
         self.model = Model()
         self._runner = asyncio.Runner()
-        self._redis = open_redis(self.stores.redis_url, client_name="model")
+        self._redis = open_redis(
+            self.stores.redis_url, client_name="model", connect_timeout_ms=5_000
+        )
         self._connection = ScriptConnection(self.stores.redis_api_url, client_name="model-hot")
         self.bucket = BucketOnValkey(self._redis, self._connection, self.stores.new_deployment())
 

@@ -14,7 +14,7 @@ from tests.real_stores import RealStores
 @pytest.fixture
 async def redis(stores: RealStores) -> AsyncIterator[Redis]:
     """The client as the service opens it, of the user who may do everything."""
-    client = open_redis(stores.redis_url, client_name="test")
+    client = open_redis(stores.redis_url, client_name="test", connect_timeout_ms=5_000)
     yield client
     await client.aclose()
 
@@ -22,7 +22,9 @@ async def redis(stores: RealStores) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def connection(stores: RealStores) -> AsyncIterator[ScriptConnection]:
     """The hot path's own kind of connection, with the api's rights."""
-    opened = ScriptConnection(stores.redis_api_url, client_name="test-hot")
+    opened = ScriptConnection(
+        stores.redis_api_url, client_name="test-hot", connect_timeout_ms=5_000
+    )
     yield opened
     await opened.close()
 

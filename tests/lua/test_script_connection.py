@@ -37,7 +37,7 @@ async def echo(redis: Redis) -> str:
 
 @pytest.fixture
 async def admin(stores: RealStores) -> AsyncIterator[ScriptConnection]:
-    opened = ScriptConnection(stores.redis_url, client_name="test-admin")
+    opened = ScriptConnection(stores.redis_url, client_name="test-admin", connect_timeout_ms=5_000)
     yield opened
     await opened.close()
 

@@ -335,7 +335,12 @@ class RunningSale:
         return Placement(
             self.shards,
             IDS,
-            partial(ScriptConnection, url or self.api_url, client_name="test-place"),
+            partial(
+                ScriptConnection,
+                url or self.api_url,
+                client_name="test-place",
+                connect_timeout_ms=5_000,
+            ),
             ServerClock(SystemClock()),
             self.deployment,
             settings,
@@ -420,7 +425,9 @@ async def running_sale(
     shards: Shards, redis_url: str, api_url: str, deployment: str
 ) -> AsyncIterator[RunningSale]:
     """Open what a sale needs, and close it at the end."""
-    redis = open_redis(redis_url, client_name="test-shop", call_timeout_ms=5_000)
+    redis = open_redis(
+        redis_url, client_name="test-shop", connect_timeout_ms=5_000, call_timeout_ms=5_000
+    )
     shop = RunningSale(shards, redis, api_url, deployment)
     try:
         yield shop
