@@ -78,6 +78,10 @@ _PLAIN: Final[dict[str, Any]] = {
 
 RedisArgument = bytes | str | int
 
+# What is raised around a call whose connection is gone, or that was refused. RuntimeError is
+# uvloop's word for the use of a connection that the server has reset a moment before.
+CONNECTION_LOST: Final = (RedisError, OSError, TimeoutError, RuntimeError)
+
 
 def open_redis(
     url: str,
@@ -125,7 +129,7 @@ def redis_errors(*, writes: bool = True) -> Iterator[None]:
     """
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as exc:
+    except CONNECTION_LOST as exc:
         raise _translated(exc, sent=writes) from exc
 
 
@@ -148,7 +152,7 @@ async def call_once(redis: Redis, *command: RedisArgument, timeout_ms: int) -> A
             sent = True
             await connection.send_packed_command(packed, check_health=False)
             return await connection.read_response()
-    except (RedisError, OSError, TimeoutError) as exc:
+    except CONNECTION_LOST as exc:
         raise _translated(exc, sent=sent) from exc
     finally:
         if connection is not None:
@@ -203,7 +207,7 @@ class ScriptConnection:
                 await connection.send_packed_command(packed, check_health=False)
                 reply = await connection.read_response()
             answered = True
-        except (RedisError, OSError, TimeoutError) as exc:
+        except CONNECTION_LOST as exc:
             answered = isinstance(exc, ResponseError)
             raise _translated(exc, sent=sent) from exc
         finally:

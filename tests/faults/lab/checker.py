@@ -91,6 +91,7 @@ async def judge(site: Site, crowd: Crowd, allowed: Allowed = Allowed()) -> Verdi
     seen = without_lost(crowd.history, orders) if allowed.losses else crowd.history
     verdict.wrong += _told(check_history(seen))
     verdict.wrong += _told(check_orders(seen, orders))
+    verdict.wrong += _errors(crowd.history)
     verdict.wrong += _tickets(orders, allowed)
     verdict.wrong += _rows(site, crowd, rows)
     verdict.wrong += _witness(site, crowd, (rows, letters), leases, allowed)
@@ -204,6 +205,15 @@ async def _equations(site: Site, sales: Sequence[str]) -> list[Equation]:
 
 async def _read(site: Site, statement: str, sales: Sequence[str]) -> list[asyncpg.Record]:
     return [row for shard in SHARDS for row in await site.query(shard, statement, list(sales))]
+
+
+def _errors(history: History) -> list[str]:
+    """Find answers that no fault excuses: a shopper hears yes, no, or come again."""
+    return [
+        f"{click.shopper} was answered {click.status} {click.code}"
+        for click in history.clicks
+        if click.outcome is Outcome.ERROR
+    ]
 
 
 def _tickets(orders: Mapping[str, OrderDocument], allowed: Allowed) -> list[str]:
