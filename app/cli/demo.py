@@ -166,7 +166,7 @@ def _tell(wish: _Wish, report: Report) -> None:
 async def _stay(run: RunFile) -> None:
     """Print where everything is, and serve until told to stop."""
     click.echo(f"shop         {run.public}", err=True)
-    click.echo(f"operations   {run.admin}/ops", err=True)
+    click.echo(f"operations   {run.admin}", err=True)
     click.echo(f"admin token  {run.admin_token}", err=True)
     click.echo(f"sandbox      {run.sandbox}", err=True)
     click.echo("Ctrl-C stops it", err=True)
