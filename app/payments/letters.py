@@ -25,16 +25,26 @@ from app.payments.letter_store import (
     mark_callback_done,
     take_callback,
 )
-from app.payments.provider import Event, PaySnapshot, Provider, RefundSnapshot, Verified
+from app.payments.provider import (
+    Event,
+    PaySnapshot,
+    Provider,
+    RefundSnapshot,
+    Snapshot,
+    TransferSnapshot,
+    Verified,
+)
 from app.payments.refunds import apply_refund
 from app.payments.stage import PaymentStage
 from app.storage.shards import Shard
 
 RETRIES_MAX: Final = 100  # of one pass over one shard
-_ABOUT: Final[Mapping[str, type[PaySnapshot | RefundSnapshot]]] = {
+_ABOUT: Final[Mapping[str, type[Snapshot]]] = {
     "payment": PaySnapshot,
     "refund": RefundSnapshot,
+    "transfer": TransferSnapshot,
 }
+_KINDS: Final = {type_: kind for kind, type_ in _ABOUT.items()}
 
 
 async def apply_message(
@@ -43,13 +53,18 @@ async def apply_message(
     """
     Apply one verified message, about a payment or a refund.
 
+    Nothing in this stage sends transfers, so one about a transfer names no number
+    of ours and becomes a letter.
+
     Raises:
         ShardUnavailable: nothing was written, or all of it was; repeat.
     """
     about = verified.event.about
     if isinstance(about, PaySnapshot):
         return await apply_payment(stage, provider, verified, about)
-    return await apply_refund(stage, provider, verified, about)
+    if isinstance(about, RefundSnapshot):
+        return await apply_refund(stage, provider, verified, about)
+    return EventOutcome.UNKNOWN_NUMBER
 
 
 async def apply_or_keep(
@@ -131,7 +146,7 @@ def _payload(provider: Provider, verified: Verified) -> dict[str, Any]:
     return {
         "provider": provider.code,
         "account": provider.account.name,
-        "kind": "payment" if isinstance(event.about, PaySnapshot) else "refund",
+        "kind": _KINDS[type(event.about)],
         "notification_id": event.notification_id,
         "event_at": event.event_at.isoformat(),
         "about": msgspec.to_builtins(event.about),

@@ -1,6 +1,10 @@
 """
 The one port to payment providers: what we ask of them, what they tell us.
 
+`Provider` is what every provider can do. What only some can do is a protocol of
+its own: `PaysOut` sends money to a person, `TellsBills` lists a day's money,
+`RenewsKeys` fetches the keys its provider signs with.
+
 A provider is told numbers that we chose and answers with a `Result`: the
 outcome of one call, never the state of the payment. What it knows about a
 payment or a refund is a snapshot, and a snapshot reads the same whether it was
@@ -17,11 +21,11 @@ Source:
     docs/PAYMENTS.md §4 (the port, the outcomes, the state mapping).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from app.kernel.errors import Untrusted
 
@@ -58,6 +62,7 @@ class PayState(StrEnum):
     PARTIAL_REFUND = "partial_refund"
     REFUNDED = "refunded"
     NOT_FOUND = "not_found"
+    UNKNOWN = "unknown"  # signed, and a word that we do not know: no effect, an alarm
 
 
 # A refund turns WeChat's SUCCESS into REFUND: the money did come in.
@@ -71,9 +76,42 @@ class RefundStatus(StrEnum):
 
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
-    CLOSED = "closed"
-    ABNORMAL = "abnormal"
+    CLOSED = "closed"  # refused for good; the money stays where it is
+    ABNORMAL = "abnormal"  # the payer's account cannot take it; somebody must act
     NOT_FOUND = "not_found"
+    UNKNOWN = "unknown"  # signed, and a word that we do not know: no effect, an alarm
+
+
+class TransferState(StrEnum):
+    """Money sent to a person, as its provider sees it."""
+
+    PROCESSING = "processing"
+    WAIT_USER = "wait_user"  # the payee has to accept it
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NOT_FOUND = "not_found"
+    UNKNOWN = "unknown"  # signed, and a word that we do not know: no effect, an alarm
+
+
+class BillKind(StrEnum):
+    """Which of a provider's daily lists."""
+
+    TRADE = "trade"  # what shoppers paid and got back
+    FUND = "fund"  # what moved on our account there
+
+
+class BillLineKind(StrEnum):
+    """What one line of a bill is about."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+    FEE = "fee"
+    FEE_RETURN = "fee_return"
+    TRANSFER = "transfer"  # to a person
+    TOP_UP = "top_up"
+    WITHDRAWAL = "withdrawal"  # to our bank
+    OTHER = "other"  # a word that we do not know; it still moved money
 
 
 class Product(StrEnum):
@@ -176,6 +214,10 @@ class ChargeRequest:
     created_at: datetime
     expires_at: datetime
     return_url: str | None = None
+    # Who the payer is to the provider (WeChat Pay JSAPI) and where the shopper's
+    # browser is (H5): personal, passed on and neither kept nor logged.
+    payer_id: str | None = field(default=None, repr=False)
+    client_address: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +230,19 @@ class RefundRequest:
     currency: str
     reason: str
     requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferRequest:
+    """Money to a person; repeating it with the same number is the same request."""
+
+    number: str
+    payee_id: str = field(repr=False)  # the provider's name for the person or account
+    amount_minor: int
+    currency: str
+    description: str
+    requested_at: datetime
+    payee_name: str | None = field(default=None, repr=False)  # compared by the provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +272,60 @@ class RefundSnapshot:
     currency: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSnapshot:
+    """What the provider says of one transfer; amount and accounts as *it* knows them."""
+
+    number: str
+    state: TransferState
+    merchant_id: str = ""
+    app_id: str = ""
+    provider_number: str | None = None
+    amount_minor: int = 0
+    currency: str = ""
+    failure: str = ""  # the provider's own word for why it failed
+    # What the payee's wallet needs to accept it, when `wait_user`.
+    acceptance: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillLine:
+    """
+    One line of a provider's bill, in our terms.
+
+    Amounts are minor units with the sign of our account there: a payment is
+    positive, a refund and a fee are negative, a returned fee is positive.
+    """
+
+    kind: BillLineKind
+    number: str  # ours: of the attempt, refund or transfer; empty when the bill names none
+    provider_number: str
+    amount_minor: int
+    fee_minor: int
+    currency: str
+    happened_at: datetime
+    raw: Mapping[str, str] = field(repr=False)  # by the bill's own column names
+    related_provider_number: str | None = None  # of a refund: the payment it undoes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """
+    One day's bill, checked against its own hash and summary.
+
+    `raw` is what was downloaded, decompressed, as evidence; a day without money
+    is a bill without lines.
+    """
+
+    kind: BillKind
+    day: date  # in the provider's time zone
+    lines: Sequence[BillLine]
+    raw: bytes = field(repr=False)
+
+
+Snapshot: TypeAlias = PaySnapshot | RefundSnapshot | TransferSnapshot
+
+
 @dataclass(frozen=True, slots=True)
 class Result(Generic[Value]):
     """What one call came to; `value` is set when the provider told a state."""
@@ -229,12 +338,12 @@ class Result(Generic[Value]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One message about one payment or refund, the same for every provider."""
+    """One message about one payment, refund or transfer, the same for every provider."""
 
     provider: str
     notification_id: str
     event_at: datetime
-    about: PaySnapshot | RefundSnapshot
+    about: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +369,9 @@ class Provider(Protocol):
     One payment provider under one merchant account.
 
     A call never raises for what a network or a provider does: that is an
-    `Outcome`. Calls may be repeated with the same number at any time.
+    `Outcome`. Calls may be repeated with the same number at any time. What a
+    provider's rules can never allow (a missing payer, a currency it does not
+    take) is NOT_SENT with a code that says why: it surely never reached it.
     """
 
     @property
@@ -295,4 +406,37 @@ class Provider(Protocol):
 
     def ack(self, refusal: Refusal | None = None) -> HttpReply:
         """Write the answer to a callback: received, or why not."""
+        ...
+
+
+@runtime_checkable
+class PaysOut(Protocol):
+    """A provider that sends money to persons; the rules of `Provider` hold."""
+
+    async def transfer(self, transfer: TransferRequest) -> Result[TransferSnapshot]: ...
+
+    async def query_transfer(self, transfer: TransferRequest) -> Result[TransferSnapshot]: ...
+
+
+@runtime_checkable
+class TellsBills(Protocol):
+    """A provider that lists a day's money; the rules of `Provider` hold."""
+
+    async def bill(self, day: date, kind: BillKind) -> Result[Bill]:
+        """
+        Fetch one day's bill.
+
+        Returns:
+            PENDING without a value while the provider is still making it, REJECTED
+            when there will be none, UNKNOWN when it fails its own hash or summary.
+        """
+        ...
+
+
+@runtime_checkable
+class RenewsKeys(Protocol):
+    """A provider whose verifying keys change while we run."""
+
+    async def renew_keys(self) -> None:
+        """Fetch the keys anew; on any trouble those that are known stay."""
         ...
