@@ -9,12 +9,19 @@ import structlog
 from aiohttp import web
 
 from app.kernel.clock import Clock, SystemClock
+from app.sandbox.book import Book
+from app.sandbox.control import ControlRoutes, Stage
 from app.sandbox.delivery import Deliveries
-from app.sandbox.gateway import Gateway
+from app.sandbox.desk import Desk
 from app.sandbox.journal import Journal
-from app.sandbox.records import Callback
-from app.sandbox.routes import GatewayRoutes
+from app.sandbox.plain.routes import PlainRoutes
+from app.sandbox.plain.voice import PlainVoice
+from app.sandbox.records import Callback, Wire
+from app.sandbox.routes import PageRoutes
+from app.sandbox.scripts import Scripts
 from app.sandbox.settings import SandboxSettings
+from app.sandbox.transfers import TransferBook
+from app.sandbox.voice import Voice
 
 _BODY_BYTES_MAX: Final = 65_536
 _log = structlog.get_logger(__name__)
@@ -44,14 +51,26 @@ async def serve_sandbox(settings: SandboxSettings, clock: Clock) -> AsyncGenerat
     earlier = journal.read()
     # A free port is known only once it is bound, and pages name it.
     address = _Address(settings.public_url)
-    gateway = Gateway(settings, clock, journal.write, address.page_of)
-    gateway.remember(earlier)
+    scripts = Scripts(journal.write)
+    book = Book(settings, clock, journal.write, scripts)
+    transfers = TransferBook(settings, clock, journal.write, scripts)
+    for memory in (scripts, book, transfers):
+        memory.remember(earlier)
     undelivered = [one for one in earlier if isinstance(one, Callback) and not one.done]
-    journal.begin([*gateway.records(), *undelivered])
+    journal.begin([*scripts.records(), *book.records(), *transfers.records(), *undelivered])
+    voices = _voices(settings, address)
     try:
-        async with Deliveries(settings, clock, journal.write) as deliveries:
-            routes = GatewayRoutes(settings, gateway, deliveries, clock)
-            async with _listening(settings, routes) as port:
+        async with Deliveries(settings, clock, journal.write, voices) as deliveries:
+            desk = Desk(
+                settings=settings,
+                book=book,
+                transfers=transfers,
+                scripts=scripts,
+                deliveries=deliveries,
+                voices=voices,
+                page_of=address.page_of,
+            )
+            async with _listening(desk) as port:
                 address.bind(settings.host, port)
                 deliveries.resume(undelivered)
                 yield address.url
@@ -59,14 +78,24 @@ async def serve_sandbox(settings: SandboxSettings, clock: Clock) -> AsyncGenerat
         journal.close()
 
 
-@asynccontextmanager
-async def _listening(settings: SandboxSettings, routes: GatewayRoutes) -> AsyncGenerator[int]:
+def _voices(settings: SandboxSettings, address: "_Address") -> dict[Wire, Voice]:
+    return {Wire.PLAIN: PlainVoice(settings.keys, address.page_of)}
+
+
+def _doors(desk: Desk) -> web.Application:
     app = web.Application(client_max_size=_BODY_BYTES_MAX)
-    routes.add_to(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    stage = Stage(desk)
+    for routes in (PlainRoutes(desk), ControlRoutes(desk, stage), PageRoutes(desk, stage)):
+        routes.add_to(app)
+    return app
+
+
+@asynccontextmanager
+async def _listening(desk: Desk) -> AsyncGenerator[int]:
+    runner = web.AppRunner(_doors(desk), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await web.TCPSite(runner, desk.settings.host, desk.settings.port).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

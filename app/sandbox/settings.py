@@ -18,7 +18,9 @@ class SandboxSettings:
     app_id: str = "sandbox-app"
     clock_factor: int = 1  # how much faster than a real gateway it repeats callbacks
     refund_after_ms: int = 3_000  # a real refund takes minutes; not divided by the factor
+    transfer_after_ms: int = 1_000  # until money sent to somebody has arrived
     late_callback_ms: int = 3_000  # what `late` means when nobody says
+    second_callback_ms: int = 300  # between the two of a probe, or of news out of order
     callback_seconds: float = 5.0  # the patience of a real gateway
     callbacks_max: int = 32  # delivered at the same time
     payments_max: int = 200_000  # remembered; about 1 KB each
@@ -28,6 +30,8 @@ class SandboxSettings:
         assert 0 <= self.port <= 65_535
         assert self.clock_factor >= 1
         assert self.refund_after_ms >= 0
+        assert self.transfer_after_ms >= 0
+        assert self.second_callback_ms >= 0
         assert self.callback_seconds > 0
         assert self.callbacks_max >= 1
         assert self.payments_max >= 1

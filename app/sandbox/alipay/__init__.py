@@ -1,0 +1,1 @@
+"""The Alipay open platform from the gateway's side."""

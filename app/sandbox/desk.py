@@ -1,0 +1,47 @@
+"""The gateway as its doors see it: the books, the voices, the callbacks on their way."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.sandbox.book import Book, Refused
+from app.sandbox.delivery import Deliveries
+from app.sandbox.records import Payment, Refund, Transfer, Wire
+from app.sandbox.scripts import Scripts
+from app.sandbox.settings import SandboxSettings
+from app.sandbox.transfers import TransferBook
+from app.sandbox.voice import Voice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What every door needs, made once in `server`."""
+
+    settings: SandboxSettings
+    book: Book
+    transfers: TransferBook
+    scripts: Scripts
+    deliveries: Deliveries
+    voices: Mapping[Wire, Voice]
+    page_of: Callable[[str], str]
+
+    def refund(self, asked: Refund, after_ms: int) -> Refund | Refused:
+        """Send money back, and tell of its end when it has come."""
+        is_new = isinstance(self.book.find_refund(asked.payment_number, asked.number), Refused)
+        refund = self.book.refund(asked, after_ms)
+        if is_new and isinstance(refund, Refund):
+            self.tell_of_refund(refund)
+        return refund
+
+    def tell_of_refund(self, refund: Refund) -> None:
+        """Send the notification that a refund has ended, if one was asked for."""
+        payment = self.book.payment(refund.payment_number)
+        if isinstance(payment, Payment) and refund.callback_url:
+            callback = self.voices[refund.wire].refund_notice(refund, payment)
+            if callback is not None:
+                self.deliveries.deliver(callback)
+
+    def tell_of_transfer(self, transfer: Transfer) -> None:
+        """Send the notification that a transfer has ended, if one was asked for."""
+        callback = self.voices[transfer.wire].transfer_notice(transfer)
+        if callback is not None and callback.url:
+            self.deliveries.deliver(callback)
