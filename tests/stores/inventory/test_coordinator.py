@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.inventory.bucket import Gate
+from app.inventory.bucket import Gate, RenewCode
 from app.inventory.coordinator import CoordinatorSettings
 from app.inventory.lease import LEASE_MS
 from app.inventory.server import BucketServer
@@ -89,6 +89,25 @@ async def test_a_lease_that_lapsed_is_renewed_and_nothing_else(shop, coordinator
     now_ms = await shop.server.now_ms()
     assert now_ms < (await shop.state()).lease_until_ms <= now_ms + LEASE_MS
     assert len(shop.notes.opened) == 1
+
+
+async def test_more_buckets_than_connections_are_all_renewed_by_one_pass(shop, coordinators):
+    """Twenty on each shard, sixteen connections: who has none waits for one, and is in time."""
+    buckets = range(40)
+    await open_all(shop, coordinators, stock=400, buckets=len(buckets))
+    await shop.placement.close()
+    for bucket in buckets:
+        await shop.redis.hset(shop.keys(bucket).state, "lease_until_ms", 1)
+    began = time.monotonic()
+    for coordinator in coordinators:
+        await coordinator.coordinate_once()
+    took = time.monotonic() - began
+
+    now_ms = await shop.server.now_ms()
+    states = [await shop.state(bucket) for bucket in buckets]
+    assert all(state.lease_until_ms > now_ms for state in states)
+    assert took < LEASE_MS / 1000 / 2, "half a lease, on a machine that does other things"
+    assert {(await shop.lease(bucket)).epoch for bucket in buckets} == {1}
 
 
 # Broken how -> why the next epoch was taken.
@@ -224,6 +243,22 @@ async def test_a_shard_that_is_frozen_lets_no_lease_lapse(shop, coordinators, ta
         assert (int(fields[0]) > await shop.server.now_ms(), fields[1]) == (True, b"open")
         assert took < LEASE_MS / 1000 / 2
     assert (await shop.lease()).epoch == 1
+
+
+@pytest.mark.parametrize("table", ["bucket_leases", "sales"])
+async def test_who_is_cut_off_from_postgres_does_not_undo_the_pause_of_another(
+    shop, coordinators, table
+):
+    """It still believes in an open sale; what another coordinator has shut stays shut."""
+    await open_all(shop, coordinators)
+    cut_off = coordinators[shop.shard().index]
+    assert await shop.renew(gate=Gate.PAUSED) is RenewCode.RENEWED  # by the other one
+    async with frozen(shop.shard(), table):
+        await shop.redis.hset(shop.keys().state, "lease_until_ms", 1)
+        for _ in range(3):
+            await cut_off.coordinate_once()
+        fields = await shop.redis.hmget(shop.keys().state, "lease_until_ms", "gate")
+        assert (int(fields[0]) > await shop.server.now_ms(), fields[1]) == (True, b"paused")
 
 
 async def test_another_shard_that_is_frozen_keeps_neither_pause_nor_recovery_from_working(

@@ -1,10 +1,12 @@
 """Moves: applied once, whenever the mover died, and superseded only by a later epoch."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from app.inventory.bucket import MoveCode, return_units, top_up, withdraw_units
+from app.inventory.grants import Grants
 from app.inventory.move_store import (
     ask_withdrawal,
     asked_moves,
@@ -14,8 +16,12 @@ from app.inventory.move_store import (
     mark_done,
     supersede_moves,
 )
+from app.inventory.mover import Mover, MoverSettings
+from app.kernel.errors import ShardUnavailable
 from app.orders.selling import Accepted
-from app.storage.shards import LockPurpose
+from app.sales.store import read_sales
+from app.storage.shards import DatabaseSettings, LockPurpose, Shards
+from tests.real_stores import session
 from tests.waiting import eventually
 
 MOVES_MAX = 100
@@ -122,6 +128,33 @@ async def test_a_withdrawal_goes_through_every_step_once(selling):
     assert await selling.at_rest() == ""
 
 
+async def test_a_debit_that_is_made_twice_at_once_takes_the_units_once(selling):
+    """Two movers, each with the same answer of the script; both wait for the lease row."""
+    shard, number = selling.shard(), selling.sale.number
+    await ask_withdrawal(shard, number, 0, epoch=1, units=2)
+    (move,) = await asked_moves(shard, MOVES_MAX)
+    taken = await withdraw_units(selling.redis, selling.keys(), units_wanted=2, **arguments(move))
+    async with session(shard.url) as other, other.transaction():
+        await other.execute("SELECT 1 FROM bucket_leases FOR UPDATE")
+        debits = [
+            asyncio.create_task(debit_withdrawal(shard, move.id, taken.units)) for _ in range(2)
+        ]
+        await eventually(lambda: waiting_for_locks(selling, len(debits)))
+    await asyncio.gather(*debits)
+
+    assert (await selling.lease()).granted == 8
+    assert await selling.at_rest() == ""
+    assert (await selling.pool(), await selling.remaining()) == (2, 5)
+
+
+async def waiting_for_locks(shop, count):
+    """Say whether so many sessions of this database wait for another one's transaction."""
+    return count == await shop.value(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+
 async def test_a_withdrawal_that_finds_nothing_is_done_with_nothing(selling):
     for shopper in ("cat", "dan", "eve"):
         await selling.buy(shopper, 2)
@@ -187,6 +220,59 @@ async def test_the_return_of_a_key_that_was_taken_hands_the_key_to_its_owner(sel
     owner = await selling.click("ann", 2, key="k-ann")
     assert (owner.is_replay, owner.key.seq) == (True, 0)
     assert await selling.remaining() == 7
+
+
+async def test_a_home_shard_that_is_away_holds_up_its_own_credits_alone(shop, shard_urls):
+    """One shard has a bucket of each of two sales; only one of them is at home elsewhere."""
+    await shop.open(stock=40, buckets=2)
+    away_sale = shop.sale
+    beside = away_sale.number + 1  # at home where the first one has its second bucket
+    await shop.open(id="summer", stock=10)
+    assert (shop.sale.number, shop.shard()) == (beside, shop.shards.of(away_sale.number, 1))
+    shard, home_away = shop.shard(), shop.shards.home(away_sale.number)
+    await ask_withdrawal(shard, away_sale.number, 1, epoch=1, units=5)
+    await ask_withdrawal(shard, beside, 0, epoch=1, units=3)
+
+    impatient = Shards(shard_urls, DatabaseSettings(lock_timeout_ms=100, statement_timeout_ms=500))
+    await impatient.read_map()
+    duties = shop.duties[shard.index]
+    mover = Mover(
+        impatient.all[shard.index],
+        impatient,
+        duties,
+        shop.redis,
+        shop.deployment,
+        MoverSettings(),
+    )
+
+    async def pass_by():
+        with contextlib.suppress(ShardUnavailable):  # as the loop of a worker does
+            await mover.move_once()
+
+    async def the_first_waits():
+        await pass_by()
+        debited = await debited_moves(shard, MOVES_MAX)
+        return [(move.sale, move.units) for move in debited] == [(away_sale.number, 5)]
+
+    async def all_is_done_beside():
+        await pass_by()
+        return (await shop.pool(), await shop.remaining()) == (0, 14)
+
+    async with session(home_away.url) as frozen, frozen.transaction():
+        await frozen.execute("LOCK TABLE sales IN ACCESS EXCLUSIVE MODE")
+        await eventually(the_first_waits)
+        await shop.restock(4)
+        await Grants(shard, shop.shards).lease_and_grant()
+        await eventually(all_is_done_beside)
+        with pytest.raises(ShardUnavailable):
+            await mover.move_once()  # and says so
+        assert await the_first_waits()
+    await impatient.close()
+
+    assert await shop.move() == 1
+    (sale,) = await read_sales(home_away, [away_sale.number])
+    assert sale.pool == 5
+    assert await shop.at_rest() == ""
 
 
 async def test_only_the_process_with_the_duty_moves(selling):

@@ -14,8 +14,9 @@ from app.inventory.lease_store import (
     close_bucket,
     open_epoch,
 )
-from app.inventory.recovery import RecoverySettings
+from app.inventory.recovery import EPOCH_ALARM, RecoverySettings
 from app.kernel.errors import BucketRecovering
+from app.kernel.ids import EPOCH_MAX
 from app.orders.answers import PlaceCode, Refused
 from app.orders.order import Ticket, TicketState
 from app.orders.selling import Accepted, NotPlaced
@@ -23,7 +24,7 @@ from app.orders.store import read_ticket
 from app.orders.stream import PLACE_ORDERS
 from app.storage.lua import load_scripts
 from tests.real_stores import session
-from tests.stores.orders.running_sale import LONG_AGO
+from tests.stores.orders.running_sale import IDS, LONG_AGO
 from tests.waiting import eventually
 
 
@@ -285,6 +286,51 @@ async def expire_all(shop):
         "UPDATE orders SET pay_by = now() - interval '1 s', "
         "placed_at = placed_at - interval '1 minute'"
     )
+
+
+# Epochs are twelve bits of an order's id.
+
+
+async def set_epoch(shop, epoch):
+    """As if the bucket had recovered so often; what it holds is rebuilt in the next one."""
+    await shop.flush()
+    await shop.redis.delete(*shop.keys().all)
+    await shop.execute(
+        "UPDATE bucket_leases SET epoch = $1, state = 'draining', epoch_opened_at = NULL", epoch
+    )
+
+
+@pytest.mark.parametrize(
+    ("opened", "alarms"),
+    [(EPOCH_ALARM - 1, []), (EPOCH_ALARM, ["epochs_run_out"]), (4_094, ["epochs_run_out"])],
+)
+async def test_the_alarm_is_raised_by_each_epoch_from_3_500_on(sold, opened, alarms):
+    await set_epoch(sold, opened - 1)
+    assert (await sold.recover()).epoch == opened
+
+    assert sold.notes.alarms == alarms
+    cat = await sold.buy("cat")
+    assert cat.epoch == opened
+    assert IDS.read(IDS.write(cat, "cat"))[0] == cat
+    assert await sold.at_rest() == ""
+
+
+async def test_when_no_epoch_is_left_the_bucket_stays_shut_and_says_so_until_it_closes(sold):
+    await set_epoch(sold, EPOCH_MAX - 1)
+    for attempt in (1, 2):
+        with pytest.raises(BucketRecovering, match="no epoch is left: close the sale"):
+            await sold.recover()
+        assert sold.notes.alarms == ["epochs_run_out"] * attempt
+    lease = await sold.lease()
+    assert (lease.epoch, lease.state) == (EPOCH_MAX - 1, "draining")
+    assert await sold.click_once("cat") is NotPlaced.RECOVERING
+    assert await sold.redis.exists(*sold.keys(epoch=EPOCH_MAX).all) == 0
+
+    assert await sold.close_bucket()
+    await sold.move()
+    lease = await sold.lease()
+    assert (lease.epoch, lease.state, await sold.pool()) == (EPOCH_MAX, "closed", 7)
+    assert await sold.at_rest() == ""
 
 
 # Renewals.

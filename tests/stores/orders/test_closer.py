@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.orders.closer import AttemptsSettled
+from app.orders.closer import AttemptsSettled, Closer, CloserSettings
 from app.orders.order import OrderReason, OrderState
 from app.orders.store import (
     CloseAsked,
@@ -139,6 +139,34 @@ async def test_orders_that_cannot_end_do_not_keep_others_from_ending(shop):
     done = [await closer.close_once() for _ in range(6)]
     assert sum(done) == 5
     assert await closing_orders(shop.shard(), BEFORE_ALL, 10) == keys[:4]
+
+
+async def test_a_provider_that_hangs_holds_up_only_the_orders_it_knows_of(shop):
+    """One order's attempt is asked about and no answer comes: the others end meanwhile."""
+    await shop.open(limit_per_shopper=1)
+    keys = [await shop.buy(f"s{i}") for i in range(6)]
+    await shop.flush()
+    asked = asyncio.Event()
+
+    async def none_but_the_first(wanted):
+        return set(wanted) - {keys[0]}
+
+    async def hang(wanted):
+        assert wanted == [keys[0]]
+        asked.set()
+        await asyncio.Event().wait()
+
+    settings = CloserSettings(settle_wait_ms=50)
+    index = shop.shard().index
+    closer = Closer(shop.shard(), shop.duties[index], none_but_the_first, hang, settings)
+    for held, batch in enumerate((keys[:3], keys[3:])):
+        for key in batch:
+            await cancel(shop, key)
+        async with asyncio.timeout(10):
+            assert await closer.close_once() == len(batch) - (held == 0)
+    assert asked.is_set()
+    assert await closing_orders(shop.shard(), BEFORE_ALL, 10) == keys[:1]
+    await closer.close()
 
 
 async def test_closing_again_closes_nothing(sold):

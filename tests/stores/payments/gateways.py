@@ -1,8 +1,16 @@
-"""A provider whose answers get lost after the gateway has done the work."""
+"""Providers whose answers get lost, or never come, although the gateway does its work."""
 
+import asyncio
 from typing import Any
 
-from app.payments.provider import Outcome, RefundRequest, RefundSnapshot, Result
+from app.payments.provider import (
+    AttemptReference,
+    Outcome,
+    PaySnapshot,
+    RefundRequest,
+    RefundSnapshot,
+    Result,
+)
 from app.payments.providers.sandbox import SandboxProvider
 
 
@@ -20,3 +28,22 @@ class Losing:
         self.refunds += 1
         await self._real.refund(refund)
         return Result(Outcome.UNKNOWN)
+
+
+class Hanging:
+    """The real provider, but for one attempt, about which it never answers."""
+
+    def __init__(self, real: SandboxProvider, number: str) -> None:
+        self._real = real
+        self._number = number
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def close(self, attempt: AttemptReference) -> Result[PaySnapshot]:
+        if attempt.number != self._number:
+            return await self._real.close(attempt)
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError

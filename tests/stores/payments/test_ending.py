@@ -1,12 +1,17 @@
 """How the end of an attempt is learnt when nobody tells us: enquiry and closer."""
 
+import asyncio
 from datetime import timedelta
+from typing import cast
 
 from app.orders.closer import AttemptsSettled
 from app.payments.enquiry import enquire_once
 from app.payments.expiry import settle_attempts
 from app.payments.intent import AttemptState
+from app.payments.provider import Provider
+from app.payments.stage import Providers
 from tests.stores.payments.desk import Desk
+from tests.stores.payments.gateways import Hanging
 
 SECOND_MS = 1_000
 HOUR_MS = 3_600 * SECOND_MS
@@ -96,6 +101,21 @@ async def test_settling_tells_closed_paid_and_nothing_to_settle_apart(desk: Desk
     }
     assert await desk.order_state(paid) == "paid"
     assert await settle_attempts(desk.stage, []) == {}
+
+
+async def test_an_attempt_whose_provider_hangs_does_not_hold_up_the_others(desk: Desk):
+    """It costs a bounded time, and is unknown; its capture may still come."""
+    hung, unpaid = [await desk.place() for _ in range(2)]
+    attempts = [await desk.start(key) for key in (hung, unpaid)]
+    for key in (hung, unpaid):
+        await desk.set_closing(key)
+    hanging = Hanging(desk.provider, attempts[0].number)
+    stage = desk.stage_with(Providers([cast("Provider", hanging)]))
+
+    async with asyncio.timeout(desk.stage.settings.settle_ms_max / 1000 * 5):
+        ends = await settle_attempts(stage, [hung, unpaid])
+    assert ends == {hung: AttemptsSettled.UNKNOWN, unpaid: AttemptsSettled.CLOSED}
+    assert hanging.asked == 1
 
 
 async def test_a_provider_that_contradicts_us_leaves_the_order_waiting(desk: Desk):
