@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from app.kernel.errors import BrokenState
 from app.storage.keys import BucketKeys
 from app.storage.lua import bind_script, call_script
+from app.storage.redis import RedisArgument
 
 
 class Gate(StrEnum):
@@ -102,6 +103,8 @@ class BucketState:
     units_returned: int
     orders_flushed: int
     backlog_max: int
+    group_size: int = 0  # of a group sale; 0 in others
+    group_window_ms: int = 0
 
     def to_fields(self) -> dict[str, str | int]:
         """Give the fields as one HSET writes them."""
@@ -275,12 +278,17 @@ async def return_units(  # noqa: PLR0913  each is one column of the move
     Raises:
         BrokenState: the shopper does not hold as many; nothing was written.
     """
-    key: tuple[bytes, bytes, bytes] = (b"", b"", b"")
-    if forgotten is not None:
-        owner = b"" if forgotten.owner is None else forgotten.owner.pack()
-        key = (forgotten.key_hash, forgotten.order.stamp, owner)
     script = bind_script("inventory/return_units", incarnation)
-    return _move_answer(await call_script(redis, script, keys, [move_id, shopper, units, *key]))
+    arguments: list[RedisArgument] = [move_id, shopper, units, *forgotten_arguments(forgotten)]
+    return _move_answer(await call_script(redis, script, keys, arguments))
+
+
+def forgotten_arguments(forgotten: ForgottenKey | None) -> tuple[bytes, bytes, bytes]:
+    """Spell key hash, order stamp and owner as the return scripts want them."""
+    if forgotten is None:
+        return b"", b"", b""
+    owner = b"" if forgotten.owner is None else forgotten.owner.pack()
+    return forgotten.key_hash, forgotten.order.stamp, owner
 
 
 def _move_answer(reply: Sequence[int]) -> MoveAnswer:

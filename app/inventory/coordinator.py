@@ -11,7 +11,7 @@ epoch moved on and its renewals refused.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -24,7 +24,7 @@ from app.inventory.server import BucketServer
 from app.kernel.clock import instant
 from app.kernel.errors import DoorbusterError, ScriptMissing, ShardUnavailable
 from app.kernel.loop import Reporter
-from app.sales.sale import Sale, SaleState
+from app.sales.sale import Sale, SaleKind, SaleState
 from app.sales.store import read_sales
 from app.storage.duties import Duties
 from app.storage.keys import BucketKeys
@@ -116,7 +116,7 @@ class Coordinator:
         server: BucketServer,
         recovery: Recovery,
         deployment: str,
-        script_path: str,  # of the script that sells: a later stage owns it
+        scripts: Mapping[SaleKind, str],  # paths of what sells: a later stage owns them
         settings: CoordinatorSettings,
         reporter: Reporter,
     ) -> None:
@@ -126,7 +126,7 @@ class Coordinator:
         self._server = server
         self._recovery = recovery
         self._deployment = deployment
-        self._script_path = script_path
+        self._scripts = scripts
         self._settings = settings
         self._reporter = reporter
         self._grants = Grants(shard, shards)
@@ -331,7 +331,7 @@ class Coordinator:
                 self._cares.pop(care.lease.name, None)
             return
         opened = await self._recovery.open_new_epoch(
-            care.lease, reason, last_renewal, self._script_path
+            care.lease, reason, last_renewal, self._scripts[care.lease.kind]
         )
         if opened is None:
             return

@@ -7,7 +7,7 @@ process was here, and the next epoch is taken instead (docs/HOT_PATH.md §2, §7
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
@@ -48,6 +48,9 @@ async def write_epoch(
         await _write_hash(redis, keys.shoppers, rebuild.holdings.items(), expire_at_ms)
         remembered = ((key_hash, order.pack()) for key_hash, order in rebuild.replays)
         await _write_hash(redis, keys.replays, remembered, expire_at_ms)
+        entries = ((group, entry.pack()) for group, entry in rebuild.groups.items())
+        await _write_hash(redis, keys.groups, entries, expire_at_ms)
+        await _write_hash(redis, keys.members, rebuild.members.items(), expire_at_ms)
         failpoint("recovery.after_hashes")
         await _read_back(redis, keys, rebuild)
         state = _first_state(rebuild, incarnation, backlog_max).to_fields()
@@ -80,13 +83,15 @@ def _first_state(rebuild: Rebuild, incarnation: str, backlog_max: int) -> Bucket
         units_returned=0,
         orders_flushed=0,
         backlog_max=backlog_max,
+        group_size=lease.group.size if lease.group else 0,
+        group_window_ms=lease.group.window_seconds * 1_000 if lease.group else 0,
     )
 
 
 async def _write_hash(
     redis: Redis,
     key: bytes,
-    fields: Iterable[tuple[str | bytes, int | bytes]],
+    fields: Iterable[tuple[str | bytes, int | str | bytes]],
     expire_at_ms: int,
 ) -> None:
     for chunk in _chunks(fields, _FIELDS_MAX):
@@ -101,14 +106,24 @@ async def _read_back(redis: Redis, keys: BucketKeys, rebuild: Rebuild) -> None:
     units = [int(units) async for _, units in redis.hscan_iter(keys.shoppers, count=_FIELDS_MAX)]
     if len(units) != len(rebuild.holdings) or sum(units) != rebuild.lease.reserved:
         raise BucketRecovering(epoch=keys.epoch, why="shoppers read back otherwise")
-    written = {key_hash: order.pack() for key_hash, order in rebuild.replays}
+    remembered = {key_hash: order.pack() for key_hash, order in rebuild.replays}
+    await _compare(redis, keys, "replays", remembered)
+    groups = {group.encode(): entry.pack() for group, entry in rebuild.groups.items()}
+    await _compare(redis, keys, "groups", groups)
+    members = {shopper.encode(): group.encode() for shopper, group in rebuild.members.items()}
+    await _compare(redis, keys, "members", members)
+
+
+async def _compare(
+    redis: Redis, keys: BucketKeys, name: str, written: Mapping[bytes, bytes]
+) -> None:
     found = 0
-    async for key_hash, packed in redis.hscan_iter(keys.replays, count=_FIELDS_MAX):
+    async for field, value in redis.hscan_iter(keys.named(name), count=_FIELDS_MAX):
         found += 1
-        if written.get(key_hash) != packed:
-            raise BucketRecovering(epoch=keys.epoch, why="replays read back otherwise")
+        if written.get(field) != value:
+            raise BucketRecovering(epoch=keys.epoch, why=f"{name} read back otherwise")
     if found != len(written):
-        raise BucketRecovering(epoch=keys.epoch, why="replays read back otherwise")
+        raise BucketRecovering(epoch=keys.epoch, why=f"{name} read back otherwise")
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from app.inventory.bucket import Gate
-from app.sales.sale import Sale, SaleState
+from app.sales.sale import GroupTerms, Sale, SaleKind, SaleState
 
 LEASE_MS: Final = 4_000  # a renewal lets a bucket sell this long (docs/HOT_PATH.md §7, F4)
 LAPSE_MS: Final = 6_000  # no renewal sent for this long: no server sells under the old lease
@@ -46,6 +46,8 @@ class Lease:
     opens_at: datetime
     closes_at: datetime
     epoch_opened_at: datetime | None  # None: nothing was ever sold in this epoch
+    kind: SaleKind = SaleKind.SECKILL
+    group: GroupTerms | None = None  # of a group sale
 
     @property
     def name(self) -> tuple[int, int]:

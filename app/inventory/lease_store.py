@@ -6,26 +6,30 @@ come back means that somebody else has moved the bucket on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from app.inventory.bucket import RememberedOrder
 from app.inventory.lease import BucketMode, Lease, ServerIdentity
+from app.inventory.seats import SELECT_GROUPS, SELECT_MEMBERS, GroupEntry, entry_from_row
 from app.kernel.clock import unix_ms
-from app.sales.sale import Sale
+from app.sales.sale import Sale, SaleKind
+from app.sales.store import group_values, pop_group_terms
 from app.storage.shards import Connection, Shard
 
 _COLUMNS: Final = """sale, bucket, epoch, state, granted, reserved, stream_ms, stream_seq,
     orders_seen, recover_reason, run_id, master_replid, incarnation, script_sha, home_shard,
-    sale_id, limit_per_shopper, opens_at, closes_at, epoch_opened_at"""
+    sale_id, limit_per_shopper, opens_at, closes_at, epoch_opened_at, kind, group_size,
+    group_window_seconds, group_leader_leaves, group_rescue_seconds"""
 _READ_ROWS_MAX: Final = 1_000  # of one fetch from a cursor: fits the socket's buffer (§6)
 
 INSERT_LEASE: Final = """
 INSERT INTO bucket_leases (sale, bucket, epoch, state, home_shard, sale_id, kind, sku, merchant,
                            price_minor, currency, limit_per_shopper, opens_at, closes_at,
-                           pay_within_seconds)
-VALUES ($1, $2, 0, 'draining', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                           pay_within_seconds, group_size, group_window_seconds,
+                           group_leader_leaves, group_rescue_seconds)
+VALUES ($1, $2, 0, 'draining', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT DO NOTHING"""
 SELECT_LIVE: Final = f"""
 SELECT {_COLUMNS} FROM bucket_leases WHERE state <> 'closed' ORDER BY sale, bucket"""
@@ -79,6 +83,8 @@ class Rebuild:
     lease: Lease  # of the new epoch
     holdings: dict[str, int]  # shopper -> units held
     replays: list[tuple[bytes, RememberedOrder]]  # key hash -> the order it made
+    groups: dict[str, GroupEntry] = field(default_factory=dict)  # of a group sale
+    members: dict[str, str] = field(default_factory=dict)  # shopper -> live group
 
 
 async def insert_leases(shard: Shard, sale: Sale, bucket: int, home_shard: int) -> None:
@@ -99,6 +105,7 @@ async def insert_leases(shard: Shard, sale: Sale, bucket: int, home_shard: int) 
             sale.opens_at,
             sale.closes_at,
             sale.pay_within_seconds,
+            *group_values(sale.group),
         )
 
 
@@ -154,7 +161,23 @@ async def begin_epoch(shard: Shard, lease: Lease) -> Rebuild | None:
             )
             for found in await _fetch_in_pieces(connection, SELECT_REPLAYS, lease)
         ]
-    return Rebuild(lease_from_row(row), holdings, replays)
+        fresh = lease_from_row(row)
+        groups, members = await _read_groups(connection, fresh)
+    return Rebuild(fresh, holdings, replays, groups, members)
+
+
+async def _read_groups(
+    connection: Connection, lease: Lease
+) -> tuple[dict[str, GroupEntry], dict[str, str]]:
+    """Read what `groups` and `members` must hold; nothing for a sale without groups."""
+    if lease.group is None:
+        return {}, {}
+    groups = await _fetch_in_pieces(connection, SELECT_GROUPS, lease)
+    members = await _fetch_in_pieces(connection, SELECT_MEMBERS, lease)
+    return (
+        {row["id"]: entry_from_row(row) for row in groups},
+        {row["shopper"]: row["group_id"] for row in members},
+    )
 
 
 async def _fetch_in_pieces(
@@ -206,7 +229,12 @@ async def ask_to_recover(shard: Shard, sale: int, bucket: int | None, reason: st
 def lease_from_row(row: Mapping[str, Any]) -> Lease:
     """Turn a row of `bucket_leases` into a lease."""
     values = dict(row)
-    return Lease(state=BucketMode(values.pop("state")), **values)
+    return Lease(
+        state=BucketMode(values.pop("state")),
+        kind=SaleKind(values.pop("kind")),
+        group=pop_group_terms(values),
+        **values,
+    )
 
 
 def ends_at(lease: Lease, sale: Sale | None) -> datetime:

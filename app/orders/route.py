@@ -18,7 +18,7 @@ from app.inventory.lease_store import read_lease
 from app.kernel.errors import ShardUnavailable
 from app.kernel.ids import OrderKey
 from app.orders.answers import Placed, Replay
-from app.orders.stream import place_orders_script
+from app.orders.scripts import selling_script
 from app.storage.keys import BucketKeys
 from app.storage.lua import BoundScript
 from app.storage.shards import Shard
@@ -139,6 +139,6 @@ class BucketRoute:
 
     def _route_of(self, lease: Lease) -> Route:
         assert lease.incarnation is not None
-        script = place_orders_script(lease.incarnation)
+        script = selling_script(lease.kind, lease.incarnation)
         keys = BucketKeys(self._deployment, self._sale, self._bucket, lease.epoch)
         return Route(lease.epoch, script, keys.in_order(script.key_names))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final, TypeAlias
 
@@ -13,6 +13,9 @@ from app.kernel.clock import instant, is_in_reach
 from app.kernel.ids import SALE_MAX
 from app.sales.catalog import Catalog
 from app.sales.sale import (
+    JOIN_ENDS_BEFORE_SECONDS,
+    GroupTerms,
+    LeaderPolicy,
     Sale,
     SaleEvent,
     SaleKind,
@@ -55,9 +58,20 @@ class SaleSettings:
     """What a sale may look like."""
 
     pay_within_seconds_min: int = 60  # embedded mode allows 1: demos cannot wait a minute
+    group_window_seconds_min: int = 60  # embedded mode allows 6: joining ends 5 s before a group
 
     def __post_init__(self) -> None:
         assert 1 <= self.pay_within_seconds_min <= 3_600
+        assert JOIN_ENDS_BEFORE_SECONDS < self.group_window_seconds_min <= 3_600
+
+
+class GroupRules(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How the groups of a group sale form."""
+
+    size: Annotated[int, msgspec.Meta(ge=2, le=100)]
+    window_seconds: Annotated[int, msgspec.Meta(ge=6, le=604_800)] = 86_400
+    leader_leaves: LeaderPolicy = LeaderPolicy.HAND_OVER
+    rescue_seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
 
 
 class CreateSale(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,6 +90,7 @@ class CreateSale(msgspec.Struct, forbid_unknown_fields=True):
     closes_at: Instant | None = None
     pay_within_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = DEFAULT_PAY_WITHIN_SECONDS
     buckets: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    group: GroupRules | None = None
 
 
 class Restock(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,6 +128,7 @@ class PublicSale(msgspec.Struct, frozen=True, kw_only=True):
     closes_at: datetime
     pay_within_seconds: int
     stock_band: str | None
+    group: GroupRules | None = None
 
 
 class AdminSale(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +151,7 @@ class AdminSale(msgspec.Struct, frozen=True, kw_only=True):
     closes_at: datetime
     pay_within_seconds: int
     buckets: int
+    group: GroupRules | None = None
     warnings: list[str] = []
 
 
@@ -323,8 +340,11 @@ class _AdminRoutes:
         _check_reach(body)
         now = self._desk.now()
         terms = _terms(body, now)
+        settings = self._desk.settings
         faults = faults_of_terms(
-            terms, pay_within_seconds_min=self._desk.settings.pay_within_seconds_min
+            terms,
+            pay_within_seconds_min=settings.pay_within_seconds_min,
+            group_window_seconds_min=settings.group_window_seconds_min,
         )
         if faults:
             raise fields_invalid(faults)
@@ -448,7 +468,12 @@ def _terms(body: CreateSale, now: datetime) -> SaleTerms:
         closes_at=body.closes_at or opens_at + DEFAULT_WINDOW,
         pay_within_seconds=body.pay_within_seconds,
         buckets=body.buckets,
+        group=GroupTerms(**msgspec.structs.asdict(body.group)) if body.group else None,
     )
+
+
+def _group_rules(sale: Sale) -> GroupRules | None:
+    return GroupRules(**asdict(sale.group)) if sale.group else None
 
 
 def public_view(sale: Sale, now: datetime, band: StockBand | None) -> PublicSale:
@@ -466,6 +491,7 @@ def public_view(sale: Sale, now: datetime, band: StockBand | None) -> PublicSale
         closes_at=sale.closes_at,
         pay_within_seconds=sale.pay_within_seconds,
         stock_band=band,
+        group=_group_rules(sale),
     )
 
 
@@ -489,5 +515,6 @@ def admin_view(sale: Sale, now: datetime, warnings: list[str] | None = None) -> 
         closes_at=sale.closes_at,
         pay_within_seconds=sale.pay_within_seconds,
         buckets=sale.buckets,
+        group=_group_rules(sale),
         warnings=warnings or [],
     )

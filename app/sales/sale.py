@@ -14,6 +14,7 @@ from app.kernel.money import EXPONENTS
 SALE_ID: Final = re.compile(r"[a-z0-9-]{1,40}")
 WINDOW_MAX: Final = timedelta(days=400)
 BUCKETS_MAX: Final = 64
+JOIN_ENDS_BEFORE_SECONDS: Final = 5  # a group takes nobody in its last seconds (place_group_orders)
 PLENTY_SHARE: Final = 0.2  # more than this share of the stock left reads as `plenty`
 
 
@@ -23,6 +24,13 @@ class SaleKind(StrEnum):
     SECKILL = "seckill"
     GROUP = "group"
     ORDINARY = "ordinary"
+
+
+class LeaderPolicy(StrEnum):
+    """What becomes of a group whose leader's order ends unpaid."""
+
+    HAND_OVER = "hand_over"  # the member who joined first leads from then on
+    FAIL_GROUP = "fail_group"
 
 
 class SaleState(StrEnum):
@@ -85,6 +93,16 @@ class StockBand(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTerms:
+    """How the groups of a group sale form."""
+
+    size: int  # seats, 2..100; each order takes one
+    window_seconds: int  # from the order that opens a group until it fails
+    leader_leaves: LeaderPolicy = LeaderPolicy.HAND_OVER
+    rescue_seconds: int = 0  # before its end an incomplete group is merged with others; 0: never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SaleTerms:
     """What a merchant decides; fixed at publish."""
 
@@ -102,6 +120,7 @@ class SaleTerms:
     pay_within_seconds: int
     buckets: int
     refundable: str = "none"
+    group: GroupTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +147,7 @@ class Sale:
     state_reason: str | None
     published_at: datetime | None
     closed_at: datetime | None
+    group: GroupTerms | None = None
 
     @property
     def ends_at(self) -> datetime:
@@ -163,7 +183,9 @@ def id_from_title(title: str) -> str:
     return f"{words or 'sale'}-{secrets.token_hex(3)}"
 
 
-def faults_of_terms(terms: SaleTerms, *, pay_within_seconds_min: int) -> list[tuple[str, str]]:
+def faults_of_terms(
+    terms: SaleTerms, *, pay_within_seconds_min: int, group_window_seconds_min: int
+) -> list[tuple[str, str]]:
     """
     Return every rule that the terms break, as (path, message).
 
@@ -183,8 +205,29 @@ def faults_of_terms(terms: SaleTerms, *, pay_within_seconds_min: int) -> list[tu
         faults.append(("$.pay_within_seconds", f"must be at least {pay_within_seconds_min}"))
     if terms.buckets > terms.stock:
         faults.append(("$.buckets", "must not exceed stock"))
-    if terms.kind != SaleKind.SECKILL:
-        faults.append(("$.kind", "only seckill sales can be created yet"))
+    if terms.kind == SaleKind.ORDINARY:
+        faults.append(("$.kind", "ordinary sales cannot be created yet"))
+    return faults + _faults_of_groups(terms, group_window_seconds_min)
+
+
+def _faults_of_groups(terms: SaleTerms, window_seconds_min: int) -> list[tuple[str, str]]:
+    """Return what the terms of groups break; a group sale keeps one bucket."""
+    group = terms.group
+    if (terms.kind == SaleKind.GROUP) != (group is not None):
+        return [("$.group", "belongs to sales of kind group, and to each of them")]
+    if group is None:
+        return []
+    faults = []
+    if terms.buckets != 1:
+        faults.append(("$.buckets", "must be 1 for a group sale"))
+    if group.size > terms.stock:
+        faults.append(("$.group.size", "must not exceed stock"))
+    if group.window_seconds < window_seconds_min:
+        faults.append(("$.group.window_seconds", f"must be at least {window_seconds_min}"))
+    if group.rescue_seconds and not (
+        JOIN_ENDS_BEFORE_SECONDS < group.rescue_seconds <= group.window_seconds // 2
+    ):
+        faults.append(("$.group.rescue_seconds", "must be 0, or 6 to half of the group's window"))
     return faults
 
 

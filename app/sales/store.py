@@ -5,13 +5,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.kernel.errors import IdempotencyMismatch, ShardUnavailable
-from app.sales.sale import ALREADY_DONE, SALE_MACHINE, Sale, SaleEvent, SaleKind, SaleState
+from app.sales.sale import (
+    ALREADY_DONE,
+    SALE_MACHINE,
+    GroupTerms,
+    LeaderPolicy,
+    Sale,
+    SaleEvent,
+    SaleKind,
+    SaleState,
+)
 from app.sales.sale import SaleTerms as Terms
 from app.storage.shards import Connection, Shard, Shards
 
 _COLUMNS: Final = """sale, id, kind, title, sku, merchant, price_minor, currency, stock_total, pool,
     limit_per_shopper, opens_at, closes_at, pay_within_seconds, buckets, refundable, state,
-    state_reason, published_at, closed_at"""
+    state_reason, published_at, closed_at, group_size, group_window_seconds, group_leader_leaves,
+    group_rescue_seconds"""
 
 INSERT_NAME: Final = """
 INSERT INTO sale_directory (id, sale, home_shard, idempotency_key, fingerprint)
@@ -26,8 +36,10 @@ SELECT id, sale FROM sale_directory WHERE sale < $1 ORDER BY sale DESC LIMIT $2"
 INSERT_SALE: Final = """
 INSERT INTO sales (sale, id, kind, title, sku, merchant, price_minor, currency, stock_total, pool,
                    limit_per_shopper, opens_at, closes_at, pay_within_seconds, buckets,
-                   refundable, state)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14, $15, 'draft')
+                   refundable, group_size, group_window_seconds, group_leader_leaves,
+                   group_rescue_seconds, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+        'draft')
 ON CONFLICT DO NOTHING"""
 SELECT_SALES: Final = f"SELECT {_COLUMNS} FROM sales WHERE sale = ANY($1::int[]) ORDER BY sale"
 SELECT_TO_LEASE: Final = f"""
@@ -264,6 +276,30 @@ def _values(terms: Terms) -> tuple[object, ...]:
         terms.pay_within_seconds,
         terms.buckets,
         terms.refundable,
+        *group_values(terms.group),
+    )
+
+
+def group_values(group: GroupTerms | None) -> tuple[object, ...]:
+    """Return the terms of groups as rows of sales and leases hold them; nulls for none."""
+    if group is None:
+        return (None, None, None, None)
+    return (group.size, group.window_seconds, group.leader_leaves, group.rescue_seconds)
+
+
+def pop_group_terms(values: dict[str, Any]) -> GroupTerms | None:
+    """Take the terms of groups out of a row's values."""
+    size = values.pop("group_size")
+    window_seconds = values.pop("group_window_seconds")
+    leader_leaves = values.pop("group_leader_leaves")
+    rescue_seconds = values.pop("group_rescue_seconds")
+    if size is None:
+        return None
+    return GroupTerms(
+        size=size,
+        window_seconds=window_seconds,
+        leader_leaves=LeaderPolicy(leader_leaves),
+        rescue_seconds=rescue_seconds,
     )
 
 
@@ -273,5 +309,6 @@ def _sale(row: Mapping[str, Any]) -> Sale:
         number=values.pop("sale"),
         kind=SaleKind(values.pop("kind")),
         state=SaleState(values.pop("state")),
+        group=pop_group_terms(values),
         **values,
     )

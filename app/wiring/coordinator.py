@@ -10,7 +10,7 @@ from app.inventory.server import BucketServer
 from app.inventory.tally import RecoveryTally
 from app.inventory.watch import Watch
 from app.kernel.loop import Pace
-from app.orders.stream import PLACE_ORDERS
+from app.orders.scripts import SELLING_SCRIPTS
 from app.settings import Settings
 from app.storage.duties import Duties
 from app.storage.shards import Shard
@@ -80,7 +80,7 @@ def coordinator_of(  # noqa: PLR0913, PLR0917  collaborators, each once
         server,
         recovery,
         stores.deployment,
-        PLACE_ORDERS,
+        SELLING_SCRIPTS,
         inventory,
         LogReporter(),
     )

@@ -28,9 +28,12 @@ CODES: Final[dict[str, type[IntEnum]]] = {
     "inventory/fence_bucket": FenceCode,
     "inventory/read_bucket": ReadCode,
     "inventory/renew_lease": RenewCode,
+    "inventory/return_group_units": MoveCode,
     "inventory/return_units": MoveCode,
+    "inventory/set_seats": MoveCode,
     "inventory/top_up": MoveCode,
     "inventory/withdraw_units": MoveCode,
+    "orders/place_group_orders": PlaceCode,
     "orders/place_orders": PlaceCode,
     "orders/trim_stream": TrimCode,
 }
@@ -39,7 +42,9 @@ CODES: Final[dict[str, type[IntEnum]]] = {
 LET_IN_WHEN_FULL: Final = {
     "inventory/fence_bucket",
     "inventory/renew_lease",
+    "inventory/return_group_units",
     "inventory/return_units",
+    "inventory/set_seats",
     "inventory/withdraw_units",
     "orders/trim_stream",
 }

@@ -37,7 +37,7 @@ from app.orders.flusher import Flusher, FlusherSettings
 from app.orders.placement import Click, Placement, bucket_of
 from app.orders.sealing import OrderIds
 from app.orders.selling import Accepted, NotPlaced, Outcome, PlacementSettings
-from app.orders.stream import PLACE_ORDERS
+from app.orders.scripts import SELLING_SCRIPTS
 from app.sales.sale import Sale, SaleEvent, SaleKind, SaleTerms
 from app.sales.store import Act, add_stock, change_state, create_sale, read_sales
 from app.storage.duties import Duties
@@ -191,7 +191,8 @@ class RunningSale:
         lease = await self.lease(bucket)
         recovery = self.new_recovery(self.shard(bucket))
         async with self.flushing():
-            opened = await recovery.open_new_epoch(lease, reason, last_renewal, PLACE_ORDERS)
+            script = SELLING_SCRIPTS[lease.kind]
+            opened = await recovery.open_new_epoch(lease, reason, last_renewal, script)
         if opened is not None:
             await self.renew(bucket)
         return opened
@@ -324,7 +325,7 @@ class RunningSale:
             self.server,
             self.new_recovery(shard, settings.recovery),
             self.deployment,
-            PLACE_ORDERS,
+            SELLING_SCRIPTS,
             settings,
             self.notes,
         )

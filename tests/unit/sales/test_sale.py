@@ -10,6 +10,7 @@ from app.sales.sale import (
     ALREADY_DONE,
     SALE_ID,
     SALE_MACHINE,
+    GroupTerms,
     Sale,
     SaleEvent,
     SaleKind,
@@ -38,6 +39,18 @@ TERMS = SaleTerms(
     pay_within_seconds=900,
     buckets=2,
 )
+GROUPS = GroupTerms(size=3, window_seconds=600)
+
+
+def of_groups(**changes):
+    """The terms of a group sale, some of them changed."""
+    return {"kind": SaleKind.GROUP, "buckets": 1, "group": replace(GROUPS, **changes)}
+
+
+def faults_of(terms):
+    return faults_of_terms(terms, pay_within_seconds_min=60, group_window_seconds_min=60)
+
+
 SALE = Sale(
     number=1,
     id="spring",
@@ -150,11 +163,22 @@ def test_stock_is_told_in_a_word(available, stock, band):
         ({"closes_at": OPENS_AT + timedelta(days=401)}, "$.closes_at"),
         ({"pay_within_seconds": 59}, "$.pay_within_seconds"),
         ({"buckets": 3, "stock": 2}, "$.buckets"),
-        ({"kind": SaleKind.GROUP}, "$.kind"),
+        ({"kind": SaleKind.ORDINARY}, "$.kind"),
+        ({"kind": SaleKind.GROUP}, "$.group"),
+        ({"group": GROUPS}, "$.group"),
+        ({"kind": SaleKind.GROUP, "group": GROUPS, "buckets": 1}, None),
+        ({"kind": SaleKind.GROUP, "group": GROUPS}, "$.buckets"),
+        (of_groups(size=101), "$.group.size"),
+        (of_groups(size=100), None),
+        (of_groups(window_seconds=59), "$.group.window_seconds"),
+        (of_groups(rescue_seconds=5), "$.group.rescue_seconds"),
+        (of_groups(rescue_seconds=301), "$.group.rescue_seconds"),
+        (of_groups(rescue_seconds=6), None),
+        (of_groups(rescue_seconds=300), None),
     ],
 )
 def test_terms_that_break_a_rule_are_told_where(changes, path):
-    faults = faults_of_terms(replace(TERMS, **changes), pay_within_seconds_min=60)
+    faults = faults_of(replace(TERMS, **changes))
 
     assert [fault[0] for fault in faults] == ([path] if path else [])
 
@@ -162,7 +186,7 @@ def test_terms_that_break_a_rule_are_told_where(changes, path):
 def test_every_fault_is_told_at_once():
     bad = replace(TERMS, id="!", currency="XXX", closes_at=OPENS_AT, stock=1)
 
-    assert len(faults_of_terms(bad, pay_within_seconds_min=60)) == 4
+    assert len(faults_of(bad)) == 4
 
 
 @pytest.mark.parametrize(
