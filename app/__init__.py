@@ -14,7 +14,8 @@ above it and never the ones below:
     inventory    3  how many are left
     orders       4  one shopper's purchase
     payments     5  the shopper pays
-    settlement   6  who is owed what
+    fulfilment   6  where to, whether, how it travels, what comes back
+    settlement   7  who is owed what
     sandbox      the other side of a payment, for demos and tests
     settings     every setting, read once
     wiring       settings -> stores -> stages -> web app or worker

@@ -36,6 +36,7 @@ class Machine(Generic[State, Event]):
         return [str(state) for (state, moved) in self.moves if moved == event]
 
     def finals(self) -> list[State]:
-        """Return the states that nothing leaves, in the enum's order."""
-        left = {state for (state, _) in self.moves}
-        return [state for state in type(self.start) if state not in left]
+        """Return the states that are reached and never left, in the enum's order."""
+        left = {state for (state, _), target in self.moves.items() if target != state}
+        reached = {self.start, *self.moves.values()}
+        return [state for state in type(self.start) if state in reached - left]

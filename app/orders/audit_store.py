@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from app.kernel.equation import EXAMPLES_MAX
-from app.orders.order import ORDER_MACHINE, PLACED_EVENT, OrderReason
+from app.orders.order import ORDER_MACHINE, PLACED_EVENT, OrderEvent, OrderReason
 from app.storage.shards import Connection, Database, Shard, Shards
 
 Row: TypeAlias = Mapping[str, Any]
@@ -99,14 +99,14 @@ WHERE NOT EXISTS (SELECT FROM orders o
                   AND (t.sale, t.bucket, t.epoch, t.seq) = ($1, $2, $3, g.place))
 LIMIT $5"""
 
-SELECT_UNITS: Final = """
+SELECT_UNITS: Final = f"""
 SELECT o.sale, sum(o.units_held)::bigint AS held,
        coalesce(sum(o.quantity) FILTER (WHERE o.state IN ('shipped', 'completed')), 0)::bigint
            AS shipped,
        coalesce(sum(o.quantity) FILTER (WHERE e.seq IS NOT NULL AND o.units_held > 0), 0)::bigint
            AS paid
 FROM orders o
-LEFT JOIN order_events e ON e.state = 'paid'
+LEFT JOIN order_events e ON e.event = '{OrderEvent.PAYMENT_CAPTURED}'
      AND (e.sale, e.bucket, e.epoch, e.seq) = (o.sale, o.bucket, o.epoch, o.seq)
 WHERE $1::int[] IS NULL OR o.sale = ANY ($1)
 GROUP BY o.sale"""

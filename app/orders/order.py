@@ -41,6 +41,17 @@ class OrderEvent(StrEnum):
     SHIPPED = "shipped"
     RECEIVED = "received"
     REFUNDED_IN_FULL = "refunded_in_full"
+    DELIVERY_CHANGED = "delivery_changed"
+    REVIEWED = "reviewed"
+    REFUND_REQUESTED = "refund_requested"
+    AFTER_SALE_MOVED = "after_sale_moved"
+
+
+def _staying(
+    event: OrderEvent, *states: OrderState
+) -> dict[tuple[OrderState, OrderEvent], OrderState]:
+    """Allow an event that is told in the timeline and leaves the order where it is."""
+    return {(state, event): state for state in states}
 
 
 ORDER_MACHINE: Final = Machine(
@@ -54,6 +65,15 @@ ORDER_MACHINE: Final = Machine(
         (OrderState.PAID, OrderEvent.SHIPPED): OrderState.SHIPPED,
         (OrderState.PAID, OrderEvent.REFUNDED_IN_FULL): OrderState.REFUNDED,
         (OrderState.SHIPPED, OrderEvent.RECEIVED): OrderState.COMPLETED,
+        # A closing order may yet turn out to be paid, and then be shipped.
+        **_staying(
+            OrderEvent.DELIVERY_CHANGED, OrderState.PENDING, OrderState.CLOSING, OrderState.PAID
+        ),
+        **_staying(OrderEvent.REVIEWED, OrderState.PAID),
+        **_staying(
+            OrderEvent.REFUND_REQUESTED, OrderState.PAID, OrderState.SHIPPED, OrderState.COMPLETED
+        ),
+        **_staying(OrderEvent.AFTER_SALE_MOVED, OrderState.SHIPPED, OrderState.COMPLETED),
     },
 )
 

@@ -26,9 +26,9 @@ from app.storage.shards import Connection, Shard
 _COLUMNS: Final = """sale, bucket, epoch, seq, shopper, sku, quantity, price_minor, total_minor,
     refunded_minor, currency, merchant, state, reason, placed_at, pay_by, paid_at, closed_at,
     key_hash, fingerprint, reference"""
-_THIS_ORDER: Final = "sale = $1 AND bucket = $2 AND epoch = $3 AND seq = $4"
+THIS_ORDER: Final = "sale = $1 AND bucket = $2 AND epoch = $3 AND seq = $4"
 
-SELECT_ORDER: Final = f"SELECT {_COLUMNS} FROM orders WHERE {_THIS_ORDER}"
+SELECT_ORDER: Final = f"SELECT {_COLUMNS} FROM orders WHERE {THIS_ORDER}"
 SELECT_ORDER_FOR_SHARE: Final = f"{SELECT_ORDER} FOR SHARE"
 SELECT_ORDER_FOR_UPDATE: Final = f"{SELECT_ORDER} FOR UPDATE"
 SELECT_ORDERS: Final = f"""
@@ -44,7 +44,7 @@ SELECT l.epoch AS lease_epoch, l.state AS lease_state, l.orders_seen,
 FROM bucket_leases l
 LEFT JOIN dead_letters d ON d.kind = 'order' AND d.sale = $1 AND d.bucket = $2
                         AND d.epoch = $3 AND d.seq = $4
-LEFT JOIN LATERAL (SELECT {_COLUMNS} FROM orders WHERE {_THIS_ORDER}) o ON true
+LEFT JOIN LATERAL (SELECT {_COLUMNS} FROM orders WHERE {THIS_ORDER}) o ON true
 WHERE l.sale = $1 AND l.bucket = $2"""
 
 SELECT_ORDERS_OF_SHOPPER: Final = f"""
@@ -69,7 +69,7 @@ LIMIT $8"""
 
 SELECT_EVENTS: Final = f"""
 SELECT number, event, state, actor, detail, recorded_at FROM order_events
-WHERE {_THIS_ORDER} ORDER BY number"""
+WHERE {THIS_ORDER} ORDER BY number"""
 
 SELECT_REPLAYS: Final = f"""
 SELECT {_COLUMNS} FROM orders
@@ -78,26 +78,26 @@ WHERE sale = $3"""
 
 # The UPDATE counts the event on the order's row itself: a number read from the
 # history could be older than the row lock.
-_NOTE_EVENTS: Final = """
+NOTE_EVENTS: Final = """
 INSERT INTO order_events (sale, bucket, epoch, seq, number, event, state, actor, detail)
 SELECT sale, bucket, epoch, seq, last_event, {event}, state, {actor}, {detail} FROM moved"""
 
 MARK_ORDER_PAID: Final = f"""
 WITH moved AS (
     UPDATE orders SET last_event = last_event + 1, state = 'paid', reason = NULL, paid_at = $5
-    WHERE {_THIS_ORDER} AND state = ANY($6::order_state[])
+    WHERE {THIS_ORDER} AND state = ANY($6::order_state[])
     RETURNING sale, bucket, epoch, seq, state, last_event
 )
-{_NOTE_EVENTS.format(event="$7", actor="$8", detail="$9::jsonb")}
+{NOTE_EVENTS.format(event="$7", actor="$8", detail="$9::jsonb")}
 RETURNING number"""
 
 ASK_TO_CLOSE: Final = f"""
 WITH moved AS (
     UPDATE orders SET last_event = last_event + 1, state = 'closing', reason = $5
-    WHERE {_THIS_ORDER} AND state = ANY($6::order_state[])
+    WHERE {THIS_ORDER} AND state = ANY($6::order_state[])
     RETURNING sale, bucket, epoch, seq, state, last_event
 )
-{_NOTE_EVENTS.format(event="$7", actor="$8", detail="'{}'::jsonb")}
+{NOTE_EVENTS.format(event="$7", actor="$8", detail="'{}'::jsonb")}
 RETURNING number"""
 
 CLAIM_EXPIRED: Final = f"""
@@ -109,7 +109,7 @@ WITH moved AS (
     WHERE (o.sale, o.bucket, o.epoch, o.seq) = (due.sale, due.bucket, due.epoch, due.seq)
     RETURNING o.sale, o.bucket, o.epoch, o.seq, o.state, o.last_event
 )
-{_NOTE_EVENTS.format(event="$2", actor="'closer'", detail="'{}'::jsonb")}
+{NOTE_EVENTS.format(event="$2", actor="'closer'", detail="'{}'::jsonb")}
 RETURNING number"""
 
 SELECT_CLOSING: Final = """
@@ -144,7 +144,7 @@ WITH moved AS (
            CASE WHEN lease.state = 'closed' THEN 'debited' ELSE 'asked' END::move_state
     FROM moved m CROSS JOIN lease
 )
-{_NOTE_EVENTS.format(event="$6", actor="'closer'", detail="'{}'::jsonb")}
+{NOTE_EVENTS.format(event="$6", actor="'closer'", detail="'{}'::jsonb")}
 RETURNING seq"""
 
 INSERT_OUTBOX: Final = """

@@ -120,9 +120,18 @@ class RefundReason(StrEnum):
 
     LATE_PAYMENT = "late_payment"  # the order was closed
     DOUBLE_PAYMENT = "double_payment"  # another attempt had paid it
+    CANCELLED = "cancelled"  # by the shopper, where the sale's policy allows it
+    REVIEW_REJECTED = "review_rejected"  # an operator will not ship it
+    AFTER_SALE = "after_sale"  # an after-sale case was settled
 
 
-_REASON_LETTERS: Final = {RefundReason.LATE_PAYMENT: "L", RefundReason.DOUBLE_PAYMENT: "D"}
+_REASON_LETTERS: Final = {
+    RefundReason.LATE_PAYMENT: "L",
+    RefundReason.DOUBLE_PAYMENT: "D",
+    RefundReason.CANCELLED: "C",
+    RefundReason.REVIEW_REJECTED: "V",
+    RefundReason.AFTER_SALE: "A",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,17 @@
 from app.kernel.errors import IllegalTransition
 from app.orders.order import ORDER_MACHINE, OrderEvent, OrderState
 
+# What is told of an order without moving it: the state repeats itself.
 PAIRS = """
-  state      payment_captured  close_asked  provider_closed  shipped  received   refunded_in_full
-  pending    paid              closing      -                -        -          -
-  closing    paid              -            closed           -        -          -
-  paid       -                 -            -                shipped  -          refunded
-  shipped    -                 -            -                -        completed  -
-  completed  -                 -            -                -        -          -
-  closed     -                 -            -                -        -          -
-  refunded   -                 -            -                -        -          -
-"""
+  state      payment_captured  close_asked  provider_closed  shipped  received   refunded_in_full  delivery_changed  reviewed  refund_requested  after_sale_moved
+  pending    paid              closing      -                -        -          -                 pending           -         -                 -
+  closing    paid              -            closed           -        -          -                 closing           -         -                 -
+  paid       -                 -            -                shipped  -          refunded          paid              paid      paid              -
+  shipped    -                 -            -                -        completed  -                 -                 -         shipped           shipped
+  completed  -                 -            -                -        -          -                 -                 -         completed         completed
+  closed     -                 -            -                -        -          -                 -                 -         -                 -
+  refunded   -                 -            -                -        -          -                 -                 -         -                 -
+"""  # noqa: E501  a table reads best whole
 
 
 def after(state, event):
@@ -48,3 +49,35 @@ def reachable(state):
         seen |= ahead
         ahead = {to for (source, _), to in ORDER_MACHINE.moves.items() if source in ahead} - seen
     return seen
+
+
+REFUSED = """
+  payment_captured  paid shipped completed closed refunded
+  close_asked       closing paid shipped completed closed refunded
+  provider_closed   pending paid shipped completed closed refunded
+  shipped           pending closing shipped completed closed refunded
+  received          pending closing paid completed closed refunded
+  refunded_in_full  pending closing shipped completed closed refunded
+  delivery_changed  shipped completed closed refunded
+  reviewed          pending closing shipped completed closed refunded
+  refund_requested  pending closing closed refunded
+  after_sale_moved  pending closing paid closed refunded
+"""
+
+
+def test_each_refused_pair_is_listed_and_kept_out_of_the_guard_of_its_statement():
+    listed = {event: states for event, *states in map(str.split, REFUSED.strip().splitlines())}
+    kept_out = {
+        str(event): [state for state in OrderState if state not in ORDER_MACHINE.sources(event)]
+        for event in OrderEvent
+    }
+
+    assert kept_out == listed
+
+
+def test_nothing_leads_out_of_what_is_final():
+    assert ORDER_MACHINE.finals() == [
+        OrderState.COMPLETED,
+        OrderState.CLOSED,
+        OrderState.REFUNDED,
+    ]
