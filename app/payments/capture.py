@@ -53,6 +53,7 @@ class EventOutcome(StrEnum):
     REFUND_ABNORMAL = "refund_abnormal"
     ALREADY_APPLIED = "already_applied"
     NO_EFFECT = "no_effect"  # true, and nothing follows from it
+    UNKNOWN_STATE = "unknown_state"  # true, and a word that we do not know: no effect
     SECOND_CAPTURE = "second_capture"  # one number charged twice: somebody must look
     AMOUNT_MISMATCH = "amount_mismatch"
     CURRENCY_MISMATCH = "currency_mismatch"
@@ -65,6 +66,7 @@ class EventOutcome(StrEnum):
 ALARMING: Final = frozenset(
     {
         EventOutcome.SECOND_CAPTURE,
+        EventOutcome.UNKNOWN_STATE,
         EventOutcome.AMOUNT_MISMATCH,
         EventOutcome.CURRENCY_MISMATCH,
         EventOutcome.ACCOUNT_MISMATCH,
@@ -146,6 +148,8 @@ class _Capture:
             return EventOutcome(check)
         if snapshot.state in CAPTURED_STATES:
             return await self._capture(order, attempt)
+        if snapshot.state is PayState.UNKNOWN:
+            return EventOutcome.UNKNOWN_STATE
         if snapshot.state is PayState.CLOSED:
             closed = await store.mark_closed(self._connection, attempt.number)
             return EventOutcome.CLOSED if closed else EventOutcome.NO_EFFECT

@@ -119,6 +119,9 @@ async def ask_about(stage: PaymentStage, attempt: Attempt) -> AttemptsSettled:
             stage, provider, _as_message(stage, provider, told, snapshot), snapshot
         )
         return await _end_of(stage, attempt, outcome)
+    if snapshot.state is PayState.UNKNOWN:
+        stage.tally.count_payment(provider.code, EventOutcome.UNKNOWN_STATE)
+        _log.error("payment_state_unknown", payment_id=attempt.number, provider=provider.code)
     return AttemptsSettled.UNKNOWN
 
 

@@ -107,6 +107,8 @@ async def _apply(
 async def _take_effect(
     connection: Connection, refund: Refund, snapshot: RefundSnapshot
 ) -> EventOutcome:
+    if snapshot.status is RefundStatus.UNKNOWN:
+        return EventOutcome.UNKNOWN_STATE
     event = _EVENT_OF_STATUS.get(snapshot.status)
     if event is None:
         return EventOutcome.NO_EFFECT
@@ -159,11 +161,13 @@ class _Sending:
         """Write down what one call came to; an unclear answer changes nothing but `unknown`."""
         snapshot = result.value
         if snapshot is not None and snapshot.status in _EVENT_OF_STATUS:
-            verified = _as_message(self._stage, provider, snapshot, result.raw)
+            verified = _as_message(self._stage, provider, self._refund, result)
             await apply_refund(self._stage, provider, verified, snapshot)
         elif snapshot is None:
             await self._move(RefundEvent.ANSWER_LOST)
             self._stage.tally.count_refund(provider.code, result.outcome)
+        elif snapshot.status is RefundStatus.UNKNOWN:
+            _tell(self._stage, provider, snapshot.number, EventOutcome.UNKNOWN_STATE)
 
     async def _give_up(self, code: str) -> None:
         """Leave it to an operator: no balance, a closed account; repeating does not help."""
@@ -178,16 +182,22 @@ class _Sending:
 
 
 def _as_message(
-    stage: PaymentStage, provider: Provider, snapshot: RefundSnapshot, raw: bytes
+    stage: PaymentStage, provider: Provider, refund: Refund, told: Result[RefundSnapshot]
 ) -> Verified:
-    """Keep a signed answer like a callback: one record per refund and status."""
+    """
+    Keep a signed answer like a callback: one record per refund, status and try.
+
+    The try is part of its name because a refund that an operator sends again may
+    be refused again: that is news, not a repeat.
+    """
+    assert told.value is not None
     event = Event(
         provider=provider.code,
-        notification_id=f"query:{snapshot.number}:{snapshot.status}",
+        notification_id=f"query:{refund.number}:{told.value.status}:{refund.tries}",
         event_at=stage.now(),
-        about=snapshot,
+        about=told.value,
     )
-    return Verified(event, {}, raw)
+    return Verified(event, {}, told.raw)
 
 
 def _tell(stage: PaymentStage, provider: Provider, number: str, outcome: EventOutcome) -> None:

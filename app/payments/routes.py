@@ -1,7 +1,7 @@
 """The routes of payments: a shopper starts one, a provider tells how it went."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -18,6 +18,9 @@ from app.web.headers import idempotency_key
 from app.web.invalid import InvalidRequest, field_invalid
 from app.web.keys import SHOPPER
 from app.web.problem import problem
+
+# What reading a body may come to, in the words that providers are answered with.
+_REFUSALS: Final = {"request_timeout": Refusal.UNAVAILABLE}
 
 
 class StartPayment(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,7 +56,7 @@ def endpoints(stage: PaymentStage) -> list[Endpoint]:
                 summary="Take a provider's signed message; answered in the provider's own words.",
                 access=Access.PROVIDER,
                 answers={200: None},
-                refusals=("not_found", "body_too_large", "request_timeout"),
+                refusals=("not_found",),
             )
             for path in ("/v1/callbacks/{provider}", "/v1/callbacks/{provider}/{account}")
         ),
@@ -90,17 +93,24 @@ class _Routes:
         return provider
 
     async def callback(self, request: web.Request) -> web.StreamResponse:
-        settings = self._stage.settings
-        account = request.match_info.get("account", "")
-        provider = self._stage.providers.find(request.match_info["provider"], account)
+        """Take one callback; whatever is wrong with it, its provider can read the answer."""
+        told = request.match_info
+        provider = self._stage.providers.find(told["provider"], told.get("account", ""))
         if provider is None:
             raise InvalidRequest(code="not_found")
+        settings = self._stage.settings
         try:
             async with asyncio.timeout(settings.callback_seconds):
                 raw = await read_raw(request, settings.callback_bytes_max)
                 reply = await receive_callback(self._stage, provider, request.headers, raw)
+        except InvalidRequest as refused:
+            # Too long, broken off, or packed: not one byte of it was looked at.
+            refusal = _REFUSALS.get(refused.code, Refusal.MALFORMED)
+            self._stage.tally.count_callback(provider.code, refused.code)
+            reply = provider.ack(refusal)
         except TimeoutError:
             # Not committed, or committed and not told: the provider repeats either way.
+            self._stage.tally.count_callback(provider.code, "too_slow")
             reply = provider.ack(Refusal.UNAVAILABLE)
         return _response(reply)
 

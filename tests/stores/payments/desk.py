@@ -54,7 +54,11 @@ KEYS: Final = {"k1": b"k" * 32}
 CALLBACK_PATH: Final = "/v1/callbacks/sandbox"
 PRICE_MINOR: Final = 8_880
 SETTINGS: Final = PaymentSettings(
-    query_pauses_ms=(1_000,), refund_pauses_ms=(1,), creating_ms_max=5_000, settle_ms_max=2_000
+    query_pauses_ms=(1_000,),
+    refund_pauses_ms=(1,),
+    creating_ms_max=5_000,
+    settle_ms_max=2_000,
+    callback_seconds=2.0,
 )
 
 INSERT_ORDER: Final = """

@@ -200,9 +200,3 @@ async def test_a_callback_to_an_unknown_provider_or_account_is_not_found(desk: D
     for path in ("nobody", "sandbox/other", "SANDBOX"):
         async with desk.client.post(f"{desk.url}/v1/callbacks/{path}", data=b"{}") as response:
             assert response.status == 404
-
-
-async def test_a_callback_of_any_size_is_not_read(desk: Desk):
-    url = f"{desk.url}/v1/callbacks/sandbox"
-    async with desk.client.post(url, data=b"x" * 65_537) as response:
-        assert response.status == 413
