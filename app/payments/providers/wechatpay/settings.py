@@ -11,6 +11,7 @@ Source:
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -53,6 +54,13 @@ Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _PUBLIC_KEY_ID: Final = re.compile(r"PUB_KEY_ID_[0-9A-Za-z]{1,64}", re.ASCII)
 
 
+class TransferWay(StrEnum):
+    """Which of the two interfaces for paying persons a merchant was given."""
+
+    SINGLE = "single"  # since 2025; the payee accepts it in the wallet
+    BATCH = "batch"  # merchants who had it before
+
+
 class SceneReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a transfer scene wants to be told of each transfer: a title and a text."""
 
@@ -84,7 +92,8 @@ class WechatpayAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     platform_certificates: bool = False  # download them, besides or instead of the key
     base_url: str = "https://api.mch.weixin.qq.com"
     backup_url: str = "https://api2.mch.weixin.qq.com"  # tried once after a network error
-    transfer_scene_id: str = ""  # as granted to the merchant; empty: no single transfers
+    transfer_way: TransferWay = TransferWay.SINGLE
+    transfer_scene_id: str = ""  # as granted to the merchant; empty: no transfers
     transfer_scene_reports: tuple[SceneReport, ...] = ()
     # On each of the two hosts: two calls, which is what a lost create call comes
     # to, must be over within the 12 s after which it is made again.
@@ -101,9 +110,7 @@ class WechatpayAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     @property
     def merchant(self) -> Merchant:
         """Who signs our requests."""
-        key = self.private_key.key
-        assert isinstance(key, RSAPrivateKey)
-        return Merchant(self.mchid, self.certificate_serial.upper(), key)
+        return Merchant(self.mchid, self.certificate_serial.upper(), self.private_key.rsa)
 
     @property
     def api_keys(self) -> tuple[bytes, ...]:
@@ -115,9 +122,7 @@ class WechatpayAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """WeChat Pay's public key by its id; empty where only certificates are used."""
         if self.platform_public_key is None:
             return {}
-        key = self.platform_public_key.key
-        assert isinstance(key, RSAPublicKey)
-        return {self.platform_public_key_id: key}
+        return {self.platform_public_key_id: self.platform_public_key.rsa}
 
     def merchant_account(self) -> MerchantAccount:
         return MerchantAccount(self.name, self.mchid, self.appid)
