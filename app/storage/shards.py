@@ -152,6 +152,7 @@ class Database:
                     timeout=settings.connect_timeout_ms / 1000,
                     command_timeout=settings.statement_timeout_ms / 1000,
                     init=_speak_json,
+                    reset=_leave_as_it_is,
                     server_settings={
                         "application_name": "doorbuster",
                         "timezone": "UTC",
@@ -175,6 +176,17 @@ async def _speak_json(connection: "asyncpg.Connection[Any]") -> None:
         decoder=json.loads,
         schema="pg_catalog",
     )
+
+
+async def _leave_as_it_is(_connection: "asyncpg.Connection[Any]") -> None:
+    """
+    Send nothing when a connection goes back to its pool.
+
+    asyncpg would run four statements to undo changes of the session, as many round trips as
+    the work of a short visit. There is nothing to undo: locks, settings and cursors of ours end
+    with their transaction, advisory locks live elsewhere (`LockSession`), and asyncpg itself
+    rolls back a transaction that was left open.
+    """
 
 
 class Shard(Database):
