@@ -18,6 +18,9 @@ import asyncpg
 from app.kernel.clock import instant
 from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
+from app.orders.flush_plain import flush_plainly
+from app.orders.flush_report import FlushReport, Position, RecoverReason
+from app.orders.groups.seating import GroupOrder, seat_orders
 from app.orders.order import PLACED_EVENT
 from app.orders.stream import EntryId, PlacementRequest, RawEntry, StreamEntry
 from app.storage.shards import Connection, Shard
@@ -28,7 +31,7 @@ WHERE state <> 'closed' AND epoch > 0 ORDER BY sale, bucket"""
 
 LOCK_LEASE: Final = """
 SELECT sale, bucket, epoch, state, granted, reserved, stream_ms, stream_seq, orders_seen,
-       recover_reason
+       recover_reason, kind
 FROM bucket_leases WHERE sale = $1 AND bucket = $2 FOR UPDATE"""
 
 # pay_by is made and judged on one clock, Postgres's (docs/HOT_PATH.md §6 step 2).
@@ -72,8 +75,8 @@ ON CONFLICT DO NOTHING"""
 
 INSERT_LETTER_RETURN: Final = """
 INSERT INTO bucket_moves (sale, bucket, kind, units, shopper, order_epoch, order_seq, key_hash,
-                          owner_epoch, owner_seq, epoch, state)
-VALUES ($1, $2, 'return', $3, $4, $5, $6, $7, $8, $9, $5, 'asked')"""
+                          owner_epoch, owner_seq, group_id, epoch, state)
+VALUES ($1, $2, 'return', $3, $4, $5, $6, $7, $8, $9, nullif($10, ''), $5, 'asked')"""
 
 UPDATE_LEASE: Final = """
 UPDATE bucket_leases
@@ -93,39 +96,6 @@ class LetterReason(enum.StrEnum):
     KEY_TAKEN = "key_taken"
     UNREADABLE = "unreadable"
     LOST_IN_RECOVERY = "lost_in_recovery"
-
-
-class RecoverReason(enum.StrEnum):
-    """Why the flusher stops a bucket and asks for a new epoch."""
-
-    GAP = "gap"
-    UNREADABLE_ENTRY = "unreadable_entry"
-    LEASE_OVERRUN = "lease_overrun"
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """From where a batch was read: a bucket, its epoch, and the last entry before it."""
-
-    sale: int
-    bucket: int
-    epoch: int
-    offset: EntryId
-    orders_seen: int = field(default=0, compare=False)  # committed with the offset
-
-
-@dataclass(slots=True)
-class FlushReport:
-    """What one batch did; all zero when it was fenced."""
-
-    position: Position
-    orders_seen: int = 0
-    rows: int = 0
-    units: int = 0
-    duplicates: int = 0
-    letters: int = 0
-    fenced: bool = False
-    recover: RecoverReason | None = None
 
 
 class PlacedOrder(NamedTuple):
@@ -189,6 +159,9 @@ async def flush_batch(
     Raises:
         ShardUnavailable: no answer; the batch was written whole or not at all.
     """
+    report = await flush_plainly(shard, position, entries)
+    if report is not None:
+        return report
     try:
         async with shard.transaction() as connection:
             return await _flush(connection, position, entries)
@@ -301,7 +274,15 @@ async def _insert(connection: Connection, batch: _Batch) -> None:
     batch.report.rows = len(inserted)
     batch.report.units = sum(order.request.quantity for order in inserted)
     await _settle_clashes(connection, batch, inserted)
+    if batch.lease["kind"] == "group":
+        await _seat(connection, batch, inserted)
     batch.report.letters += len(batch.parked)
+
+
+async def _seat(connection: Connection, batch: _Batch, inserted: Sequence[PlacedOrder]) -> None:
+    """See to the groups that these orders open or join; letters' groups are over."""
+    placed = [GroupOrder(order.seq, order.request.group, order.placed_at) for order in batch.orders]
+    await seat_orders(connection, batch.lease, placed, [order.seq for order in inserted])
 
 
 async def _insert_within(connection: Connection, batch: _Batch, room: int) -> list[PlacedOrder]:
@@ -452,6 +433,7 @@ async def _park(  # noqa: PLR0913  each part of a letter is said once
             key.seq,
             request.key_hash,
             *(owner or (None, None)),
+            request.group,
         )
 
 

@@ -9,22 +9,17 @@ who waits and trims the stream. A crash anywhere is a harmless repeat.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from redis.asyncio import Redis
 
 from app.inventory.picture import Offset, take_picture
 from app.kernel.errors import BrokenState, DoorbusterError, UnreadableEntry
 from app.kernel.failpoints import failpoint
-from app.orders.flush_store import (
-    FlushReport,
-    Position,
-    flush_batch,
-    flushable_positions,
-    stop_at_gap,
-)
+from app.orders.flush_report import FlushReport, Position
+from app.orders.flush_store import flush_batch, flushable_positions, stop_at_gap
 from app.orders.stream import (
     STREAM_START,
     RawEntry,
@@ -38,6 +33,8 @@ from app.storage.keys import BucketKeys
 from app.storage.redis import redis_errors
 from app.storage.shards import LockPurpose, Shard, bucket_subject
 
+ENTRIES_AT_FIRST: Final = 64  # until a first read has shown how full they are
+
 _Bucket = tuple[int, int]
 
 
@@ -45,13 +42,19 @@ _Bucket = tuple[int, int]
 class FlusherSettings:
     """How orders move from the stream to the shards."""
 
-    entries_max: int = 64  # stream entries of one bucket in one transaction; each ≤ 256 orders
+    entries_max: int = 256  # stream entries of one bucket in one transaction
+    orders_aim: int = 2_000  # about so many orders are read for one transaction
+    gather_ms: int = 20  # between two reads while orders come; a first order does not wait
+    trim_ms: int = 100  # between two trims of a bucket while orders come
     block_ms: int = 100  # how long to wait for new entries before looking at the leases again
     refresh_ms: int = 250  # how often leases are read for new buckets, epochs and owners
     gap_look_ms: int = 1_000  # how often an idle flusher looks for entries that were trimmed away
 
     def __post_init__(self) -> None:
         assert 1 <= self.entries_max <= 1_000
+        assert 1 <= self.orders_aim <= 10_000
+        assert 0 <= self.gather_ms <= 1_000
+        assert 0 <= self.trim_ms <= 1_000
         assert 0 < self.block_ms <= 1_000
         assert self.gap_look_ms > 0
 
@@ -88,6 +91,9 @@ class Flusher:
         self._observer = observer
         self._positions: dict[_Bucket, Position] = {}
         self._trimmed: dict[_Bucket, Position] = {}
+        self._trimmed_at: dict[_Bucket, float] = {}
+        self._entries_wanted = min(ENTRIES_AT_FIRST, settings.entries_max)
+        self._gather_until = 0.0
         self._refreshed_at = 0.0
         self._looked_for_gaps_at = 0.0
 
@@ -105,25 +111,46 @@ class Flusher:
         if not self._positions:
             return 0
         keys = {bucket: self._keys(position) for bucket, position in self._positions.items()}
-        found = await read_entries(
-            self._redis,
-            {keys[bucket].orders: at.offset for bucket, at in self._positions.items()},
-            count=self._settings.entries_max,
-            block_ms=self._settings.block_ms,
-        )
+        found = await self._read(keys)
+        if not found:
+            await self._trim_leftovers()
+            await self._look_for_gaps_when_due()
+            return 0
         flushes = [
             self._flush_bucket(bucket, keys[bucket], found[keys[bucket].orders])
             for bucket in keys
             if keys[bucket].orders in found
         ]
-        if not found:
-            await self._look_for_gaps_when_due()
         results = await asyncio.gather(*flushes, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 self._refreshed_at = 0.0
                 raise result
         return sum(result for result in results if isinstance(result, int))
+
+    async def _read(self, keys: Mapping[_Bucket, BucketKeys]) -> dict[bytes, list[RawEntry]]:
+        """
+        Read what follows the positions, waiting a moment for it.
+
+        While orders come, reads are `gather_ms` apart: a transaction costs as much for
+        one order as for fifty. Where more stands than one read takes, and for the first
+        order after a pause, nothing waits (docs/decisions/0006-flush-gathers.md).
+        """
+        wait_seconds = self._gather_until - time.monotonic()
+        if wait_seconds > 0:
+            await asyncio.sleep(wait_seconds)
+        began = time.monotonic()
+        wanted = self._entries_wanted
+        found = await read_entries(
+            self._redis,
+            {keys[bucket].orders: at.offset for bucket, at in self._positions.items()},
+            count=wanted,
+            block_ms=self._settings.block_ms,
+        )
+        is_behind = any(len(entries) == wanted for entries in found.values())
+        gathers = found and not is_behind
+        self._gather_until = began + self._settings.gather_ms / 1000 if gathers else 0.0
+        return found
 
     async def _flush_bucket(
         self,
@@ -134,7 +161,9 @@ class Flusher:
         failpoint("flusher.after_read")
         began = time.perf_counter()
         position = self._positions[bucket]
-        report = await flush_batch(self._shard, position, read_batch(raw_entries))
+        entries = read_batch(raw_entries)
+        self._want(entries)
+        report = await flush_batch(self._shard, position, entries)
         failpoint("flusher.after_commit")
         self._observer.flushed(self._shard.index, report, time.perf_counter() - began)
         if report.fenced:
@@ -144,7 +173,7 @@ class Flusher:
         self._positions[bucket] = report.position
         if report.position != position:
             await self._tell(keys, report.position)
-            await self._trim(bucket, report.position)
+            await self._trim_when_due(bucket, report.position)
         elif report.recover is not None:
             # Stopped: nothing more to read here before the coordinator has acted.
             self._positions.pop(bucket, None)
@@ -155,6 +184,18 @@ class Flusher:
         with contextlib.suppress(DoorbusterError), redis_errors():
             await self._redis.publish(keys.channel, f"{position.epoch} {position.offset}")
         failpoint("flusher.after_publish")
+
+    def _want(self, entries: Sequence[StreamEntry | RawEntry]) -> None:
+        """Work out how many entries hold `orders_aim` orders; the api decides how full one is."""
+        orders = sum(len(entry.orders) for entry in entries if isinstance(entry, StreamEntry))
+        fitting = self._settings.orders_aim * len(entries) // max(orders, 1)
+        self._entries_wanted = min(max(fitting, 1), self._settings.entries_max)
+
+    async def _trim_when_due(self, bucket: _Bucket, position: Position) -> None:
+        """Trim now and then: both numbers of a trim are absolute, so the next makes up for this."""
+        trimmed_at = self._trimmed_at.get(bucket, 0.0)
+        if time.monotonic() - trimmed_at >= self._settings.trim_ms / 1000:
+            await self._trim(bucket, position)
 
     async def _trim(self, bucket: _Bucket, position: Position) -> None:
         """Trim a stream; what fails is made up for at the next look, and never fails a flush."""
@@ -167,6 +208,7 @@ class Flusher:
             return
         failpoint("flusher.after_trim")
         self._trimmed[bucket] = position
+        self._trimmed_at[bucket] = time.monotonic()
 
     async def _look_for_gaps_when_due(self) -> None:
         """
@@ -214,6 +256,7 @@ class Flusher:
                 mine[position.sale, position.bucket] = position
         await self._leave(self._positions.keys() - mine.keys())
         self._positions = mine
+        self._trimmed_at = {bucket: at for bucket, at in self._trimmed_at.items() if bucket in mine}
         self._trimmed = {
             bucket: position for bucket, position in self._trimmed.items() if bucket in mine
         }

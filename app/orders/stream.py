@@ -131,7 +131,7 @@ def decode_entry(entry_id: EntryId, fields: Mapping[bytes, bytes]) -> StreamEntr
             entry_id=entry_id,
             orders_placed_before=_whole(before, 0, _COUNT_MAX),
             placed_at_ms=_whole(placed_at_ms, 1, _INSTANT_MS_MAX),
-            orders=tuple(_decode_order(*raw) for raw in raw_orders),
+            orders=_decode_orders(raw_orders),
         )
     except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as exc:
         raise UnreadableEntry(entry_id=str(entry_id), reason=type(exc).__name__) from exc
@@ -240,26 +240,20 @@ def _whole(value: object, least: int, most: int) -> int:
     return value
 
 
-def _decode_order(  # noqa: PLR0913, PLR0917  the six fields of an order
-    key_hash: bytes,
-    fingerprint: bytes,
-    shopper: bytes,
-    quantity: int,
-    reference: bytes,
-    group: bytes,
-) -> PlacementRequest:
-    _require(type(key_hash) is bytes and len(key_hash) == KEY_HASH_BYTES)
-    _require(type(fingerprint) is bytes and len(fingerprint) == FINGERPRINT_BYTES)
-    _require(type(shopper) is bytes and shopper != b"")
-    _require(type(reference) is bytes and type(group) is bytes)
-    return PlacementRequest(
-        key_hash=key_hash,
-        fingerprint=fingerprint,
-        shopper=shopper.decode(),
-        quantity=_whole(quantity, 1, QUANTITY_MAX),
-        reference=reference.decode(),
-        group=group.decode(),
+def _decode_orders(raw_orders: Sequence[Sequence[Any]]) -> tuple[PlacementRequest, ...]:
+    """Check and name the six fields of every order, a column at a time."""
+    key_hashes, fingerprints, shoppers, quantities, references, groups = zip(
+        *raw_orders, strict=True
     )
+    for column in (key_hashes, fingerprints, shoppers, references, groups):
+        _require(set(map(type, column)) == {bytes})
+    _require(set(map(len, key_hashes)) == {KEY_HASH_BYTES})
+    _require(set(map(len, fingerprints)) == {FINGERPRINT_BYTES})
+    _require(b"" not in shoppers)
+    _require(set(map(type, quantities)) == {int})
+    _require(min(quantities) >= 1 and max(quantities) <= QUANTITY_MAX)
+    names, notes, teams = (map(bytes.decode, column) for column in (shoppers, references, groups))
+    return tuple(map(PlacementRequest, key_hashes, fingerprints, names, quantities, notes, teams))
 
 
 async def listen(

@@ -3,7 +3,7 @@
 import structlog
 
 from app.kernel.errors import DoorbusterError
-from app.orders.flush_store import FlushReport
+from app.orders.flush_report import FlushReport
 from app.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)

@@ -36,6 +36,21 @@ async def orders_wait(site: Site) -> Finished:
     return finished
 
 
+async def poison_waits(site: Site) -> Finished:
+    """Two batches are in the stream, and between them an order that Postgres refuses."""
+    await site.sale.open()
+    await site.buy(3)
+    await site.sale.click("poisoner", reference="a\0b")
+    await site.buy(2, quantity=2)
+
+    async def finished() -> bool:
+        letters = await site.sale.value("SELECT count(*) FROM dead_letters")
+        remaining = await site.sale.remaining()
+        return (letters, remaining, (await site.sale.lease()).reserved) == (1, STOCK - 7, 7)
+
+    return finished
+
+
 async def orders_expire(site: Site) -> Finished:
     """Two orders were not paid in time, one was just placed."""
     await site.sale.open()

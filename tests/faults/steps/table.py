@@ -12,9 +12,9 @@ from tests.faults.steps.role_process import Role
 # failpoint                 role         scene              in every `make test`
 TABLE: Final = """
   flusher.after_read        worker       orders_wait
-  flusher.after_lock        worker       orders_wait
-  flusher.after_insert      worker       orders_wait
-  flusher.before_commit     worker       orders_wait        often
+  flusher.after_lock        worker       poison_waits
+  flusher.after_insert      worker       poison_waits
+  flusher.before_commit     worker       poison_waits       often
   flusher.after_commit      worker       orders_wait        often
   flusher.after_publish     worker       orders_wait
   flusher.after_trim        worker       orders_wait

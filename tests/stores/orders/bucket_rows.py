@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.kernel.ids import OrderKey
-from app.orders.flush_store import FlushReport, Position, flush_batch
+from app.orders.flush_report import FlushReport, Position
+from app.orders.flush_store import flush_batch
 from app.orders.stream import STREAM_START, EntryId, PlacementRequest, RawEntry, StreamEntry
 from app.storage.shards import Shard
 

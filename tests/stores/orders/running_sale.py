@@ -32,7 +32,7 @@ from app.kernel.ids import OrderKey
 from app.kernel.loop import Pace, run_loop
 from app.orders.audit import audit_orders
 from app.orders.closer import AttemptsSettled, Closer, CloserSettings
-from app.orders.flush_store import FlushReport
+from app.orders.flush_report import FlushReport
 from app.orders.flusher import Flusher, FlusherSettings
 from app.orders.placement import Click, Placement, bucket_of
 from app.orders.sealing import OrderIds

@@ -6,13 +6,8 @@ import asyncpg
 import pytest
 
 from app.kernel.errors import ShardUnavailable
-from app.orders.flush_store import (
-    LetterReason,
-    Position,
-    RecoverReason,
-    flush_batch,
-    flushable_positions,
-)
+from app.orders.flush_report import Position, RecoverReason
+from app.orders.flush_store import LetterReason, flush_batch, flushable_positions
 from app.orders.order import Order, OrderState, Ticket, TicketState
 from app.orders.store import read_ticket
 from app.orders.stream import STREAM_START, EntryId
