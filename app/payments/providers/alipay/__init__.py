@@ -1,0 +1,1 @@
+"""Alipay's open platform, the classic gateway, signed with RSA2."""
