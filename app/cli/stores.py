@@ -101,10 +101,10 @@ async def open_stores(urls: StoreUrls, *, with_map: bool = True) -> AsyncGenerat
 
     Args:
         urls: of find_stores.
-        with_map: read the shard map, for which every shard must answer.
+        with_map: read the shard map, which every shard has.
 
     Raises:
-        ShardUnavailable: a shard does not answer; without the map, none does.
+        ShardUnavailable: no shard answers.
         BadConfiguration: the shards are not migrated, or not the ones of the map.
     """
     shards = Shards(urls.shards, DATABASE)

@@ -56,7 +56,8 @@ class _Care:
     """What the leader remembers of one bucket between its looks."""
 
     lease: Lease
-    sale: Sale | None = None
+    sale: Sale | None = None  # None while it was never read: its home shard is away
+    gate: Gate | None = None  # of the sale row as it was just read; None leaves it as it is
     last_renewal: float = 0.0  # monotonic; 0.0 means none by this process
     failures: int = 0
     not_before: float = 0.0  # monotonic: the next attempt at an epoch
@@ -142,7 +143,7 @@ class Coordinator:
 
         While the shard does not answer, or not in time, what was open goes on being
         renewed; nothing is opened or recovered. Another shard that is away holds up
-        nothing but the grants that go there.
+        nothing but the grants that go there, and the gates of the sales at home there.
 
         Returns:
             0: the loop's idle time is the time between two looks.
@@ -212,7 +213,9 @@ class Coordinator:
                 care.lease = lease
         sales = await self._read_sales(leases)
         for care in self._cares.values():
-            care.sale = sales.get(care.lease.sale, care.sale)
+            read = sales.get(care.lease.sale)
+            care.sale = read or care.sale
+            care.gate = gate_of(read) if read else None
 
     async def _read_sales(self, leases: Sequence[Lease]) -> dict[int, Sale]:
         """Read the sales of these buckets; those of another home that is away are left out."""
@@ -243,7 +246,7 @@ class Coordinator:
             has_seen: whether lease and sale rows are of this pass; if not, nothing is
                 begun and the gate is left as it is.
         """
-        if care.is_busy or care.sale is None:
+        if care.is_busy:
             return
         if care.task is not None:
             task, care.task = care.task, None
@@ -256,7 +259,7 @@ class Coordinator:
                 self._begin(care, "closing")
             return
         if reason is None:
-            gate = gate_of(care.sale) if has_seen else None
+            gate = care.gate if has_seen else None
             reason = await self._renew(care, identity, now_ms, gate)
         if reason is not None and may_begin:
             self._begin(care, reason)
@@ -270,9 +273,9 @@ class Coordinator:
         return None if is_of(lease, identity) else "other_server"
 
     def _has_ended(self, care: _Care, now: datetime) -> bool:
-        assert care.sale is not None
         end = ends_at(care.lease, care.sale)
-        if not care.lease.was_opened and care.sale.state is SaleState.CLOSED:
+        is_closed = care.sale is not None and care.sale.state is SaleState.CLOSED
+        if is_closed and not care.lease.was_opened:
             return True
         return now >= end + timedelta(seconds=self._settings.close_after_seconds)
 
@@ -336,11 +339,13 @@ class Coordinator:
         if opened is None:
             return
         care.lease = opened
-        care.sale = (await self._read_sales([opened])).get(opened.sale)
+        read = (await self._read_sales([opened])).get(opened.sale)
+        care.sale = read or care.sale
         identity = await self._server.identify()
-        if care.sale is not None and is_of(opened, identity):
-            now_ms = await self._server.now_ms()
-            await self._renew(care, identity, now_ms, gate_of(care.sale))
+        if is_of(opened, identity):
+            # Without a sale row the gate stays shut: the sale may have been paused.
+            gate = gate_of(read) if read else None
+            await self._renew(care, identity, await self._server.now_ms(), gate)
 
     def _retry_wait_ms(self, failures: int) -> int:
         settings = self._settings

@@ -43,7 +43,11 @@ SELECT_MAP_WIDTH: Final = """
 SELECT coalesce(max(shards), 0)::int AS shards,
        coalesce((SELECT max(sale) FROM sale_directory), 0)::int + 1 AS next_sale
 FROM shard_map"""
-INSERT_MAP_RANGE: Final = "INSERT INTO shard_map (first_sale, shards) VALUES ($1, $2)"
+# A range that no sale has used yet may still be widened.
+PUT_MAP_RANGE: Final = """
+INSERT INTO shard_map (first_sale, shards) VALUES ($1, $2)
+ON CONFLICT (first_sale) DO UPDATE SET shards = excluded.shards"""
+SELECT_MAP: Final = "SELECT first_sale, shards FROM shard_map ORDER BY first_sale"
 SKIP_NUMBERS: Final = "SELECT setval('sale_numbers', $1, false)"
 
 
@@ -109,6 +113,7 @@ async def migrate_all(
         states += await _migrate(ledger, "ledger", "ledger", dry_run=dry_run)
         if not dry_run:
             await _extend_map(shards[0], len(shards))
+            await _copy_map(shards[0], shards[1:])
     finally:
         await asyncio.gather(ledger.close(), *(shard.close() for shard in shards))
     return states
@@ -202,5 +207,16 @@ async def _extend_map(directory: Shard, shards: int) -> None:
                 why=f"the shard map knows {width['shards']} shards, {shards} are configured",
             )
         if shards > width["shards"]:
-            await connection.execute(INSERT_MAP_RANGE, width["next_sale"], shards)
+            await connection.execute(PUT_MAP_RANGE, width["next_sale"], shards)
             await connection.execute(SKIP_NUMBERS, width["next_sale"])
+
+
+async def _copy_map(directory: Shard, others: Sequence[Shard]) -> None:
+    """Give every shard the map, so that a process can start while one of them is away."""
+    async with directory.connection() as connection:
+        ranges = await connection.fetch(SELECT_MAP)
+    for shard in others:
+        async with shard.connection() as connection:
+            await connection.executemany(PUT_MAP_RANGE, [tuple(one) for one in ranges])
+            if await connection.fetch(SELECT_MAP) != ranges:
+                raise BadConfiguration(shard=shard.index, why="its shard map is another one")

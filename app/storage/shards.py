@@ -12,9 +12,10 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final, Self, TypeAlias, cast
 
 import asyncpg
@@ -52,7 +53,13 @@ class DatabaseSettings:
 
 
 class Database:
-    """One Postgres database and this process's pool to it."""
+    """
+    One Postgres database and this process's pool to it.
+
+    Attributes:
+        first_check: of who answers, before anything is asked of it; dropped once passed.
+        observe_wait: hears how many seconds each wait for a connection took.
+    """
 
     def __init__(
         self,
@@ -68,6 +75,7 @@ class Database:
         self._fields = fields
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
+        self.first_check: Callable[[Connection], Awaitable[None]] | None = None
         self.observe_wait: Callable[[float], None] = _observe_nothing
 
     async def close(self) -> None:
@@ -95,6 +103,8 @@ class Database:
             connection = await pool.acquire(timeout=self._settings.connect_timeout_ms / 1000)
             self.observe_wait(time.perf_counter() - asked)
             try:
+                if self.first_check is not None:
+                    await self._meet(connection)
                 yield connection
             except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
                 # The answer may still come: nobody else may read it.
@@ -121,7 +131,14 @@ class Database:
                     "idle_session_timeout": "5s",
                 },
             )
-        return LockSession(self, connection)
+            session = LockSession(self, connection)
+            if self.first_check is not None:
+                try:
+                    await self._meet(connection)
+                except BaseException:
+                    await session.close()
+                    raise
+        return session
 
     @contextlib.contextmanager
     def translating(self) -> Any:  # noqa: ANN401  a generator's type says nothing here
@@ -140,6 +157,12 @@ class Database:
             asyncpg.InternalClientError,  # its state machine, when the server dies mid-answer
         ) as error:
             raise self._unavailable(**self._fields, why=type(error).__name__) from error
+
+    async def _meet(self, connection: Connection) -> None:
+        """Check who answers; several may do so at once, and all find the same."""
+        if self.first_check is not None:
+            await self.first_check(connection)
+            self.first_check = None
 
     async def _open(self) -> "asyncpg.Pool[Any]":
         async with self._opening:
@@ -264,20 +287,38 @@ class Shards:
         assert self._map is not None, "read_map comes first"
         return self._map
 
-    async def read_map(self) -> None:
+    async def read_map(self) -> list[ShardUnavailable]:
         """
-        Read the shard map and check that each database is the one we think.
+        Read the shard map from whoever answers, and check that each is the one we think.
+
+        Every shard has the map, so that one which is away keeps nobody from starting.
+        It is checked when it is back, before anything else is asked of it; until it
+        is found to be the right one, it is away.
+
+        Returns:
+            Why, for each shard that is away.
 
         Raises:
-            BadConfiguration: a database is not migrated, is another shard, or
-                the map names more shards than there are URLs.
-            ShardUnavailable: a shard does not answer.
+            BadConfiguration: a database is not migrated, is another shard, the maps
+                differ, or they name more shards than there are URLs.
+            ShardUnavailable: no shard answers.
         """
-        for shard in self.all:
-            await self._check_identity(shard)
-        async with self.directory.connection() as connection:
-            rows = await connection.fetch(SELECT_SHARD_MAP)
-        ranges = [ShardRange(row["first_sale"], row["shards"]) for row in rows]
+        told = await asyncio.gather(*map(_read_passport, self.all), return_exceptions=True)
+        away = [one for one in told if isinstance(one, ShardUnavailable)]
+        for one in told:
+            if isinstance(one, BaseException) and one not in away:
+                raise one
+        maps = [one for one in told if not isinstance(one, BaseException)]
+        if not maps:
+            raise away[0]
+        _check_maps(maps)
+        self._take_map(maps[0])
+        for shard, one in zip(self.all, told, strict=True):
+            if isinstance(one, ShardUnavailable):
+                shard.first_check = partial(_join, shard, maps[0])
+        return away
+
+    def _take_map(self, ranges: Sequence[ShardRange]) -> None:
         if not ranges or max(part.shards for part in ranges) > len(self.all):
             raise BadConfiguration(
                 setting="DOORBUSTER_POSTGRES__SHARD_URLS",
@@ -285,20 +326,51 @@ class Shards:
             )
         self._map = ShardMap(ranges)
 
-    async def _check_identity(self, shard: Shard) -> None:
-        async with shard.connection() as connection:
-            if not await connection.fetchval(SELECT_IS_MIGRATED):
-                raise BadConfiguration(shard=shard.index, why="run `doorbuster migrate` first")
-            known = await connection.fetchval(SELECT_SHARD_IDENTITY)
-        if known != shard.index:
-            raise BadConfiguration(
-                setting="DOORBUSTER_POSTGRES__SHARD_URLS",
-                why=f"the database in place {shard.index} says it is shard {known}",
-            )
-
     async def close(self) -> None:
         """Close every pool."""
         await asyncio.gather(*(shard.close() for shard in self.all))
+
+
+async def _read_passport(shard: Shard) -> list[ShardRange]:
+    async with shard.connection() as connection:
+        return await _passport_of(shard, connection)
+
+
+async def _passport_of(shard: Shard, connection: Connection) -> list[ShardRange]:
+    """
+    Read the map as one database has it.
+
+    Raises:
+        BadConfiguration: it is not migrated, or another shard.
+    """
+    if not await connection.fetchval(SELECT_IS_MIGRATED):
+        raise BadConfiguration(shard=shard.index, why="run `doorbuster migrate` first")
+    known = await connection.fetchval(SELECT_SHARD_IDENTITY)
+    if known != shard.index:
+        raise BadConfiguration(
+            setting="DOORBUSTER_POSTGRES__SHARD_URLS",
+            why=f"the database in place {shard.index} says it is shard {known}",
+        )
+    rows = await connection.fetch(SELECT_SHARD_MAP)
+    return [ShardRange(row["first_sale"], row["shards"]) for row in rows]
+
+
+def _check_maps(maps: Sequence[Sequence[ShardRange]]) -> None:
+    if any(one != maps[0] for one in maps):
+        raise BadConfiguration(why="the shards have different maps: run `doorbuster migrate`")
+
+
+async def _join(shard: Shard, ranges: Sequence[ShardRange], connection: Connection) -> None:
+    """
+    Check a shard that was away when this process started.
+
+    Raises:
+        ShardUnavailable: it is not the right one, which must stop nothing but itself.
+    """
+    try:
+        _check_maps([await _passport_of(shard, connection), ranges])
+    except BadConfiguration as error:
+        raise ShardUnavailable(**{"shard": shard.index, **error.fields}) from error
 
 
 SELECT_IS_MIGRATED: Final = "SELECT to_regclass('shard_identity') IS NOT NULL"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
+import structlog
 from redis.asyncio import Redis
 
 from app.kernel.clock import SystemClock
@@ -22,6 +23,8 @@ from app.telemetry.metrics import Metrics
 
 VERSION: Final = version("doorbuster")
 SANDBOX_KEY_ID: Final = "embedded"
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +42,11 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncGenerator[St
     """
     Open shards, ledger and Redis with full rights, and close them at the end.
 
+    One shard that is away stops its own buckets and no process.
+
     Raises:
         BadConfiguration: something is not set, not migrated, or another deployment's.
-        ShardUnavailable: a shard does not answer.
+        ShardUnavailable: no shard answers.
     """
     require(
         settings,
@@ -56,7 +61,8 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncGenerator[St
         wait = metrics.shard_pool_wait_seconds.labels(str(shard.index))
         shard.observe_wait = wait.observe
     try:
-        await shards.read_map()
+        for away in await shards.read_map():
+            _log.warning("started_without_shard", **away.fields)
         yield Stores(
             shards=shards, ledger=ledger, redis=redis, deployment=settings.redis.deployment
         )

@@ -1,12 +1,15 @@
 """Row 17 of the fault matrix: a Postgres shard dies or stands still."""
 
+import itertools
 import time
 
 import pytest
 
-from loadtest.answers import Outcome
+from app.orders.placement import bucket_of
+from loadtest.answers import ACCEPTED, Outcome
 from tests.faults.lab.scene import new_sale, selling, sold_more
-from tests.faults.lab.site import SHARD_0, SHARD_1
+from tests.faults.lab.shoppers import Want
+from tests.faults.lab.site import APIS, COORDINATORS, ROLES, SHARD_0, SHARD_1, WORKERS
 from tests.faults.lab.timing import let_pass
 from tests.waiting import eventually
 
@@ -66,6 +69,52 @@ async def test_one_dead_shard_stops_only_its_own_buckets(site, away):
         shards = buckets_sold(battle, away_from + AWAY_SECONDS - 3)
         assert 1 in shards, "the bucket on the shard that lives"
         await process.start() if away == "killed" else process.thaw()
+        await sold_more(battle, 20)
+
+
+async def test_a_dead_shard_keeps_no_role_from_starting(site):
+    """Every process is started anew meanwhile: the other bucket sells, and both when it is back."""
+    terms = await new_sale(site, shard=SHARD_0, buckets=2)
+    async with selling(site, terms) as battle:
+        epochs = await battle.epochs()
+        await battle.may_kill(SHARD_1)
+        site.processes[SHARD_1].kill()
+        for role in ROLES:
+            await site.restart(role)
+        # The crowd's shoppers end up waiting for the dead one: others come.
+        here, there = (new_wish(battle, terms, bucket) for bucket in range(2))
+        await eventually(lambda: has_won(battle, here), within_seconds=30)
+        assert not await has_won(battle, there)
+
+        await site.processes[SHARD_1].start()
+        await eventually(lambda: has_won(battle, there), within_seconds=30)
+        await sold_more(battle, 20)
+        assert await battle.epochs() == epochs, "nothing of Redis was lost"
+
+
+def new_wish(battle, terms, bucket: int) -> Want:
+    """Make up somebody whose orders go to this bucket of two."""
+    names = (f"bucket-{bucket}-{number}" for number in itertools.count())
+    name = next(name for name in names if bucket_of(name, 2) == bucket)
+    return battle.crowd.wish(terms, name)
+
+
+async def has_won(battle, want: Want) -> bool:
+    return (await battle.crowd.click(want)).outcome in ACCEPTED
+
+
+async def test_without_the_directory_whoever_is_started_anew_serves_the_other_shard(site):
+    """The first shard alone knows names: an api that knows the sale goes on selling it."""
+    terms = await new_sale(site, shard=SHARD_1)
+    async with selling(site, terms) as battle:
+        epochs = await battle.epochs()
+        await battle.may_kill(SHARD_0)
+        site.processes[SHARD_0].kill()
+        for role in (*COORDINATORS, *WORKERS, APIS[1]):
+            await site.restart(role)
+        await sold_more(battle, 50)
+        assert await battle.epochs() == epochs
+        await site.processes[SHARD_0].start()
         await sold_more(battle, 20)
 
 

@@ -95,8 +95,16 @@ async def test_a_break_outweighs_a_silent_store(sale, run):
 
 
 @pytest.mark.usefixtures("sale")
-def test_a_silent_shard_exits_5(run, shard_urls):
+def test_a_silent_shard_exits_5_and_the_ledger_is_judged(run, shard_urls):
     result = run(audit, shards=[shard_urls[0], NOWHERE])
+    assert result.exit_code == Exit.UNREACHABLE
+    assert "unreachable" in result.stderr
+    assert "holds        I14" in result.stdout
+
+
+@pytest.mark.usefixtures("sale")
+def test_no_shard_that_answers_exits_5(run):
+    result = run(audit, shards=[NOWHERE, NOWHERE])
     assert result.exit_code == Exit.UNREACHABLE
     assert "shard" in result.stderr
 

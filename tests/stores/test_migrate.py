@@ -119,6 +119,25 @@ async def test_a_shard_added_is_used_by_the_sales_to_come(
     await shards.close()
 
 
+async def test_every_shard_is_given_the_map(shard_urls, ledger_url, deployment, empty):
+    async with session(shard_urls[1]) as other:
+        await other.execute("DELETE FROM shard_map")
+    await migrate_all([*shard_urls, empty[0]], ledger_url, deployment)
+
+    maps = []
+    for url in (*shard_urls, empty[0]):
+        async with session(url) as one:
+            maps.append(await one.fetch("SELECT * FROM shard_map ORDER BY first_sale"))
+    assert maps == [[(1, 3)]] * 3
+
+
+async def test_a_shard_with_another_map_stops_the_start(shard_urls, ledger_url, deployment):
+    async with session(shard_urls[1]) as other:
+        await other.execute("INSERT INTO shard_map VALUES (7, 2)")
+    with pytest.raises(BadConfiguration, match="its shard map is another one"):
+        await migrate_all(shard_urls, ledger_url, deployment)
+
+
 async def test_a_database_that_is_not_there_is_unavailable(shard_urls, ledger_url, deployment):
     with pytest.raises(ShardUnavailable):
         await migrate_all([nobody_there()], ledger_url, deployment)

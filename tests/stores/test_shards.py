@@ -19,6 +19,7 @@ from app.storage.shards import (
     bucket_subject,
 )
 from tests.real_stores import session
+from tests.stores.orders.lossy_proxy import lossy_proxy
 from tests.waiting import eventually
 
 IMPATIENT = DatabaseSettings(
@@ -103,6 +104,86 @@ async def test_a_database_without_tables_is_told_to_migrate(stores):
         with pytest.raises(BadConfiguration, match="doorbuster migrate"):
             await bare.read_map()
         await bare.close()
+
+
+# One that is away at the start.
+
+
+NOBODY_THERE = "postgresql://nobody@127.0.0.1:9/nothing"
+
+
+@pytest.fixture
+async def half(shard_urls):
+    """The second shard is away when the map is read, behind a wire that can be mended."""
+    async with lossy_proxy(shard_urls[1]) as (wire, url):
+        wire.cut()
+        shards = Shards([shard_urls[0], url], DatabaseSettings())
+        assert [error.fields["shard"] for error in await shards.read_map()] == [1]
+        yield shards, wire
+        await shards.close()
+
+
+async def test_the_map_of_any_shard_will_do(shard_urls):
+    for index in range(2):
+        urls = [*shard_urls]
+        urls[index] = NOBODY_THERE
+        shards = Shards(urls, DatabaseSettings())
+        away = await shards.read_map()
+        assert [error.fields["shard"] for error in away] == [index]
+        assert [shards.map.home(sale) for sale in (2, 3)] == [0, 1]
+        with pytest.raises(ShardUnavailable):
+            async with shards.all[index].connection():
+                pass
+        await shards.close()
+
+
+async def test_no_shard_that_answers_is_no_start():
+    shards = Shards([NOBODY_THERE, NOBODY_THERE], DatabaseSettings())
+    with pytest.raises(ShardUnavailable):
+        await shards.read_map()
+    await shards.close()
+
+
+async def test_maps_that_differ_are_refused(shard_urls, shards):
+    async with shards.all[1].connection() as connection:
+        await connection.execute("INSERT INTO shard_map VALUES (7, 2)")
+    late = Shards(shard_urls, DatabaseSettings())
+    with pytest.raises(BadConfiguration, match="different maps"):
+        await late.read_map()
+    await late.close()
+
+
+async def test_a_shard_joins_when_it_is_back(half):
+    shards, wire = half
+    wire.mend()
+    async with await shards.all[1].lock_session() as lock:
+        assert await lock.try_lock(LockPurpose.MOVE)
+    async with shards.all[1].connection() as connection:
+        assert await connection.fetchval("SELECT shard FROM shard_identity") == 1
+
+
+WRONG = [
+    ("UPDATE shard_identity SET shard = 0", "says it is shard 0"),
+    ("INSERT INTO shard_map VALUES (7, 2)", "different maps"),
+    ("DROP TABLE shard_identity", "doorbuster migrate"),
+]
+
+
+@pytest.mark.parametrize(("statement", "why"), WRONG)
+async def test_what_comes_back_as_another_stays_away(half, shard_urls, statement, why):
+    """Nothing is asked of it, by nobody; the others are not stopped by it."""
+    shards, wire = half
+    async with session(shard_urls[1]) as other:
+        await other.execute(statement)
+    wire.mend()
+    for _ in range(2):
+        with pytest.raises(ShardUnavailable, match=why):
+            async with shards.all[1].connection():
+                pass
+        with pytest.raises(ShardUnavailable, match=why):
+            await shards.all[1].lock_session()
+    async with shards.all[0].connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 # What does not answer.

@@ -283,6 +283,39 @@ async def test_another_shard_that_is_frozen_keeps_neither_pause_nor_recovery_fro
     assert (await shop.lease(0)).epoch == 2
 
 
+async def test_a_coordinator_that_starts_while_a_home_shard_is_away_renews_and_recovers(
+    shop, coordinators
+):
+    """Bucket 1 lives, its sale row cannot be read: it sells on, but no gate is opened unread."""
+    await open_all(shop, coordinators, buckets=2)
+    for coordinator in coordinators:
+        await coordinator.close()
+    fresh = shop.new_coordinator(shop.shard(1))
+
+    async def is_renewed(epoch):
+        await fresh.coordinate_once()
+        lease = await shop.lease(1)
+        state = await shop.state(1)
+        lasts = state is not None and state.lease_until_ms > await shop.server.now_ms()
+        return lasts and (lease.epoch, lease.state) == (epoch, "open")
+
+    async with frozen(shop.shard(0), "sales"), shop.flushing():
+        await shop.redis.hset(shop.keys(1).state, "lease_until_ms", 1)
+        await eventually(lambda: is_renewed(1), within_seconds=20)
+        assert (await shop.state(1)).gate is Gate.OPEN
+
+        await shop.execute("UPDATE bucket_leases SET recover_reason = 'gap'", bucket=1)
+        await eventually(lambda: is_renewed(2), within_seconds=30)
+        assert (await shop.state(1)).gate is Gate.SHUT
+
+    async def is_open():
+        await fresh.coordinate_once()
+        return (await shop.state(1)).gate is Gate.OPEN
+
+    await eventually(is_open, within_seconds=20)
+    await fresh.close()
+
+
 async def test_a_server_that_was_just_restarted_gets_no_epoch_yet(shop):
     """Two seconds of the same name come first (docs/HOT_PATH.md §7)."""
     shop.server = BucketServer(shop.redis, shop.deployment, steady_seconds=60)

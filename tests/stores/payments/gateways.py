@@ -6,7 +6,6 @@ from typing import Any
 from app.payments.provider import (
     AttemptReference,
     Outcome,
-    PaySnapshot,
     RefundRequest,
     RefundSnapshot,
     Result,
@@ -41,7 +40,7 @@ class Hanging:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    async def close(self, attempt: AttemptReference) -> Result[PaySnapshot]:
+    async def close(self, attempt: AttemptReference) -> Result[None]:
         if attempt.number != self._number:
             return await self._real.close(attempt)
         self.asked += 1
