@@ -35,9 +35,9 @@ from app.orders.closer import AttemptsSettled, Closer, CloserSettings
 from app.orders.flush_report import FlushReport
 from app.orders.flusher import Flusher, FlusherSettings
 from app.orders.placement import Click, Placement, bucket_of
+from app.orders.scripts import SELLING_SCRIPTS
 from app.orders.sealing import OrderIds
 from app.orders.selling import Accepted, NotPlaced, Outcome, PlacementSettings
-from app.orders.scripts import SELLING_SCRIPTS
 from app.sales.sale import Sale, SaleEvent, SaleKind, SaleTerms
 from app.sales.store import Act, add_stock, change_state, create_sale, read_sales
 from app.storage.duties import Duties
