@@ -311,7 +311,7 @@ class WechatpayProvider:
         try:
             bill = await asyncio.to_thread(read_bill, kind, day, heard.body, told.value.hash_value)
         except UnreadableBill as error:
-            self._alarm("bill_unreadable", why=str(error), day=day.isoformat(), kind=kind)
+            self._alarm("wechatpay_bill_unreadable", why=str(error), day=day.isoformat(), kind=kind)
             return Result(Outcome.UNKNOWN, code="bill_unreadable")
         return Result(Outcome.CONFIRMED, bill)
 
@@ -335,7 +335,7 @@ class WechatpayProvider:
             return Result(reply.outcome, code=reply.code)
         meaning = table.get(reply.code)
         if meaning is None or reply.code in faults.ALARMING:
-            self._alarm("refused", code=reply.code, known=meaning is not None)
+            self._alarm("wechatpay_refused", code=reply.code, known=meaning is not None)
         if meaning is Meaning.NOT_FOUND and missing is not None:
             return Result(Outcome.CONFIRMED, missing, reply.code)
         outcome = Outcome.UNKNOWN if meaning is None else _OUTCOMES.get(meaning, Outcome.UNKNOWN)
@@ -352,7 +352,7 @@ class WechatpayProvider:
             return self._unreadable(error)
 
     def _unreadable(self, error: MalformedMessage) -> Result[Any]:
-        self._alarm("unreadable", why=str(error))
+        self._alarm("wechatpay_unreadable", why=str(error))
         return Result(Outcome.UNKNOWN, code="unreadable")
 
     def _about_refund(self, refund: RefundRequest, told: Told) -> Result[RefundSnapshot]:
@@ -365,11 +365,11 @@ class WechatpayProvider:
         if snapshot is None:
             return told
         if snapshot.number != number:
-            self._alarm("other_number", asked=number)
+            self._alarm("wechatpay_other_number", asked=number)
             return Result(Outcome.UNKNOWN, code="other_number")
         state = snapshot.status if isinstance(snapshot, RefundSnapshot) else snapshot.state
         if state in (PayState.UNKNOWN, RefundStatus.UNKNOWN, TransferState.UNKNOWN):
-            self._alarm("word_unknown", number=number)
+            self._alarm("wechatpay_word_unknown", number=number)
         return told
 
     def _begun_batch(
@@ -398,8 +398,8 @@ class WechatpayProvider:
             return "", None
         return self._certificates.ring.for_encryption(self._clock.now_ms())
 
-    def _alarm(self, what: str, **told: object) -> None:
-        _log.error(f"wechatpay_{what}", account=self.account.name, **told)
+    def _alarm(self, event: str, **told: object) -> None:
+        _log.error(event, account=self.account.name, **told)
 
 
 def open_provider(
