@@ -27,6 +27,7 @@ from app.kernel.errors import BadConfiguration
 from app.kernel.failpoints import Failpoint
 from app.orders.closer import CloserSettings
 from app.orders.flusher import FlusherSettings
+from app.orders.groups.settling import GroupSettings
 from app.orders.selling import PlacementSettings
 from app.payments.settings import PaymentSettings
 from app.sales.routes import SaleSettings
@@ -74,6 +75,7 @@ class OrdersSettings:
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     flusher: FlusherSettings = field(default_factory=FlusherSettings)
     closer: CloserSettings = field(default_factory=CloserSettings)
+    groups: GroupSettings = field(default_factory=GroupSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,16 +41,23 @@ WHERE m.state = 'asked' AND l.sale = m.sale AND l.bucket = m.bucket AND l.epoch 
 SELECT_ASKED: Final = """
 SELECT m.id, m.sale, m.bucket, m.kind, m.units, m.shopper, m.order_epoch, m.order_seq, m.key_hash,
        m.owner_epoch, m.owner_seq, o.placed_at AS owner_placed_at,
-       o.fingerprint AS owner_fingerprint, m.epoch, l.incarnation
+       o.fingerprint AS owner_fingerprint, m.epoch, l.incarnation,
+       coalesce(m.group_id, mine.group_id) AS group_id, m.seats, m.group_expires_at, m.members,
+       m.members_group
 FROM bucket_moves m
 JOIN bucket_leases l USING (sale, bucket)
 LEFT JOIN orders o ON o.sale = m.sale AND o.bucket = m.bucket AND o.epoch = m.owner_epoch
                   AND o.seq = m.owner_seq
+LEFT JOIN orders mine ON m.kind = 'return' AND mine.sale = m.sale AND mine.bucket = m.bucket
+                     AND mine.epoch = m.order_epoch AND mine.seq = m.order_seq
 WHERE m.state = 'asked' AND l.state = 'open' AND l.epoch = m.epoch
 ORDER BY m.id LIMIT $1"""
 MARK_DONE: Final = """
 UPDATE bucket_moves SET state = 'done', settled_at = now()
 WHERE id = ANY($1::bigint[]) AND state = 'asked'"""
+MARK_SEATS_DONE: Final = """
+UPDATE bucket_moves SET state = 'done', settled_at = now(), orders_placed = $2
+WHERE id = $1 AND state = 'asked'"""
 # The lease row is locked and its epoch compared: a withdrawal whose units the
 # rebuild of a later epoch has handed out again takes nothing.
 DEBIT: Final = """
@@ -103,6 +110,11 @@ class Move:
     owner_fingerprint: bytes | None
     epoch: int
     incarnation: str
+    group_id: str | None  # of a group order's return, and of a seat move
+    seats: int | None
+    group_expires_at: datetime | None
+    members: Sequence[str] | None
+    members_group: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +144,12 @@ async def mark_done(shard: Shard, ids: Sequence[int]) -> None:
     """Cross off moves that the scripts have applied."""
     async with shard.connection() as connection:
         await connection.execute(MARK_DONE, list(ids))
+
+
+async def mark_seats_done(shard: Shard, move_id: int, orders_placed: int) -> None:
+    """Cross off a seat move; what was placed until then may have joined its group."""
+    async with shard.connection() as connection:
+        await connection.execute(MARK_SEATS_DONE, move_id, orders_placed)
 
 
 async def debit_withdrawal(shard: Shard, move_id: int, units_taken: int) -> None:

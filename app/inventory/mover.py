@@ -31,9 +31,11 @@ from app.inventory.move_store import (
     debited_moves,
     mark_credited,
     mark_done,
+    mark_seats_done,
     stop_bucket,
     supersede_moves,
 )
+from app.inventory.seats import return_group_units, set_seats
 from app.kernel.clock import unix_ms
 from app.kernel.errors import BrokenState, ShardUnavailable
 from app.kernel.failpoints import failpoint
@@ -116,11 +118,7 @@ class Mover:
         for move, answer in zip(moves, answers, strict=True):
             if isinstance(answer, MoveAnswer) and answer.code is not MoveCode.NOT_READY:
                 applied += 1
-                if move.kind is MoveKind.WITHDRAWAL:
-                    failpoint("mover.before_debit")
-                    await debit_withdrawal(self._shard, move.id, answer.units)
-                    failpoint("mover.after_debit")
-                else:
+                if not await self._note_answer(move, answer):
                     done.append(move.id)
         if done:
             failpoint("mover.before_done")
@@ -139,16 +137,7 @@ class Mover:
         name = str(move.id)
         match move.kind:
             case MoveKind.RETURN:
-                assert move.shopper is not None
-                return await return_units(
-                    self._redis,
-                    keys,
-                    incarnation=move.incarnation,
-                    move_id=name,
-                    shopper=move.shopper,
-                    units=move.units,
-                    forgotten=_forgotten(move),
-                )
+                return await self._return(keys, move)
             case MoveKind.TOP_UP:
                 return await top_up(
                     self._redis,
@@ -166,9 +155,61 @@ class Mover:
                     units_wanted=move.units,
                 )
             case MoveKind.SEAT:
-                raise BrokenState(move=move.id, why="no sale has seats yet")
+                return await self._set_seats(keys, move)
             case _:
                 assert_never(move.kind)
+
+    async def _note_answer(self, move: Move, answer: MoveAnswer) -> bool:
+        """Write down what a script said besides "done"; False if it said nothing more."""
+        if move.kind is MoveKind.WITHDRAWAL:
+            failpoint("mover.before_debit")
+            await debit_withdrawal(self._shard, move.id, answer.units)
+            failpoint("mover.after_debit")
+            return True
+        if move.kind is MoveKind.SEAT:
+            await mark_seats_done(self._shard, move.id, answer.units)
+            return True
+        return False
+
+    async def _return(self, keys: BucketKeys, move: Move) -> MoveAnswer:
+        """Give units back; a group order's seat with them."""
+        assert move.shopper is not None
+        if move.group_id is not None:
+            return await return_group_units(
+                self._redis,
+                keys,
+                incarnation=move.incarnation,
+                move_id=str(move.id),
+                shopper=move.shopper,
+                units=move.units,
+                group=move.group_id,
+                forgotten=_forgotten(move),
+            )
+        return await return_units(
+            self._redis,
+            keys,
+            incarnation=move.incarnation,
+            move_id=str(move.id),
+            shopper=move.shopper,
+            units=move.units,
+            forgotten=_forgotten(move),
+        )
+
+    async def _set_seats(self, keys: BucketKeys, move: Move) -> MoveAnswer:
+        assert move.group_id is not None
+        assert move.group_expires_at is not None
+        assert move.members is not None
+        return await set_seats(
+            self._redis,
+            keys,
+            incarnation=move.incarnation,
+            move_id=str(move.id),
+            group=move.group_id,
+            seats=move.seats,
+            expires_at=move.group_expires_at,
+            members=move.members,
+            members_group=move.members_group,
+        )
 
     async def _credit_debited(self) -> int:
         """Put debited units into their pools; a home shard that is away holds up its own."""

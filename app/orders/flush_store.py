@@ -20,7 +20,7 @@ from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.flush_plain import flush_plainly
 from app.orders.flush_report import FlushReport, Position, RecoverReason
-from app.orders.groups.seating import GroupOrder, seat_orders
+from app.orders.groups.seating import BucketEpoch, GroupOrder, seat_orders
 from app.orders.order import PLACED_EVENT
 from app.orders.stream import EntryId, PlacementRequest, RawEntry, StreamEntry
 from app.storage.shards import Connection, Shard
@@ -282,7 +282,9 @@ async def _insert(connection: Connection, batch: _Batch) -> None:
 async def _seat(connection: Connection, batch: _Batch, inserted: Sequence[PlacedOrder]) -> None:
     """See to the groups that these orders open or join; letters' groups are over."""
     placed = [GroupOrder(order.seq, order.request.group, order.placed_at) for order in batch.orders]
-    await seat_orders(connection, batch.lease, placed, [order.seq for order in inserted])
+    lease = batch.lease
+    at = BucketEpoch(lease["sale"], lease["bucket"], lease["epoch"])
+    await seat_orders(connection, at, placed, [order.seq for order in inserted])
 
 
 async def _insert_within(connection: Connection, batch: _Batch, room: int) -> list[PlacedOrder]:

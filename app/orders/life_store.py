@@ -16,9 +16,7 @@ from app.storage.shards import Connection
 
 # What shoppers and operators may repeat at will ends here, so that what must happen to an
 # order (a payment, a refund) never runs out of numbers: a smallint holds 32 767.
-_REPEATABLE: Final = frozenset(
-    {OrderEvent.DELIVERY_CHANGED, OrderEvent.REVIEWED, OrderEvent.AFTER_SALE_MOVED}
-)
+_REPEATABLE: Final = frozenset({OrderEvent.DELIVERY_CHANGED, OrderEvent.REVIEWED})
 _REPEATED_UNTIL: Final = 500
 _NUMBERED_UNTIL: Final = 32_767
 
@@ -35,14 +33,16 @@ WITH moved AS (
 RETURNING number"""
 
 # As when an unpaid order closes: the units go back by a move with the lease's epoch, or
-# to the pool when the bucket is closed (docs/HOT_PATH.md §7).
+# to the pool when the bucket is closed (docs/HOT_PATH.md §7). A group that is open counts
+# one paid seat less; one that has formed stays formed.
 MARK_REFUNDED: Final = f"""
 WITH moved AS (
     UPDATE orders o
     SET last_event = o.last_event + 1, state = 'refunded', reason = $5, units_held = 0
     WHERE {THIS_ORDER} AND o.state = ANY($6::order_state[]) AND o.units_held > 0
       AND o.refunded_minor = o.total_minor
-    RETURNING o.sale, o.bucket, o.epoch, o.seq, o.state, o.last_event, o.shopper, o.quantity
+    RETURNING o.sale, o.bucket, o.epoch, o.seq, o.state, o.last_event, o.shopper, o.quantity,
+              o.group_id
 ), lease AS (
     UPDATE bucket_leases l
     SET reserved = l.reserved - moved.quantity,
@@ -58,6 +58,12 @@ WITH moved AS (
     SELECT m.sale, m.bucket, 'return', m.quantity, m.shopper, m.epoch, m.seq, lease.epoch,
            CASE WHEN lease.state = 'closed' THEN 'debited' ELSE 'asked' END::move_state
     FROM moved m CROSS JOIN lease
+), left_group AS (
+    UPDATE groups g
+    SET seats_paid = g.seats_paid - 1,
+        leader_left = g.leader_left OR (g.leader_epoch, g.leader_seq) = (m.epoch, m.seq)
+    FROM moved m
+    WHERE g.sale = m.sale AND g.bucket = m.bucket AND g.id = m.group_id AND g.state = 'open'
 )
 {NOTE_EVENTS.format(event="$7", actor="$8", detail="$9::jsonb")}
 RETURNING number"""

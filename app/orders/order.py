@@ -45,6 +45,8 @@ class OrderEvent(StrEnum):
     REVIEWED = "reviewed"
     REFUND_REQUESTED = "refund_requested"
     AFTER_SALE_MOVED = "after_sale_moved"
+    GROUP_FORMED = "group_formed"
+    GROUP_MERGED = "group_merged"
 
 
 def _staying(
@@ -74,6 +76,10 @@ ORDER_MACHINE: Final = Machine(
             OrderEvent.REFUND_REQUESTED, OrderState.PAID, OrderState.SHIPPED, OrderState.COMPLETED
         ),
         **_staying(OrderEvent.AFTER_SALE_MOVED, OrderState.SHIPPED, OrderState.COMPLETED),
+        **_staying(OrderEvent.GROUP_FORMED, OrderState.PAID, OrderState.SHIPPED),
+        **_staying(
+            OrderEvent.GROUP_MERGED, OrderState.PENDING, OrderState.CLOSING, OrderState.PAID
+        ),
     },
 )
 
@@ -110,6 +116,7 @@ class Order:
     key_hash: bytes
     fingerprint: bytes
     reference: str | None
+    group_id: str | None = None  # the name of its group within the bucket; group sales only
 
 
 @dataclass(frozen=True, slots=True)

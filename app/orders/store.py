@@ -25,7 +25,7 @@ from app.storage.shards import Connection, Shard
 
 _COLUMNS: Final = """sale, bucket, epoch, seq, shopper, sku, quantity, price_minor, total_minor,
     refunded_minor, currency, merchant, state, reason, placed_at, pay_by, paid_at, closed_at,
-    key_hash, fingerprint, reference"""
+    key_hash, fingerprint, reference, group_id"""
 THIS_ORDER: Final = "sale = $1 AND bucket = $2 AND epoch = $3 AND seq = $4"
 
 SELECT_ORDER: Final = f"SELECT {_COLUMNS} FROM orders WHERE {THIS_ORDER}"
@@ -128,7 +128,7 @@ WITH moved AS (
     WHERE o.sale = $1 AND o.bucket = $2 AND o.epoch = due.epoch AND o.seq = due.seq
       AND o.state = ANY($5::order_state[]) AND o.units_held > 0
     RETURNING o.sale, o.bucket, o.epoch, o.seq, o.state, o.last_event, o.shopper,
-              o.quantity
+              o.quantity, o.group_id
 ), lease AS (
     UPDATE bucket_leases l
     SET reserved = l.reserved - given.units,
@@ -143,6 +143,10 @@ WITH moved AS (
     SELECT m.sale, m.bucket, 'return', m.quantity, m.shopper, m.epoch, m.seq, lease.epoch,
            CASE WHEN lease.state = 'closed' THEN 'debited' ELSE 'asked' END::move_state
     FROM moved m CROSS JOIN lease
+), left_group AS (
+    UPDATE groups g SET leader_left = true FROM moved m
+    WHERE g.sale = m.sale AND g.bucket = m.bucket AND g.id = m.group_id AND g.state = 'open'
+      AND (g.leader_epoch, g.leader_seq) = (m.epoch, m.seq)
 )
 {NOTE_EVENTS.format(event="$6", actor="'closer'", detail="'{}'::jsonb")}
 RETURNING seq"""
@@ -408,4 +412,5 @@ def order_from_row(row: Mapping[str, Any]) -> Order:
         key_hash=row["key_hash"],
         fingerprint=row["fingerprint"],
         reference=row["reference"],
+        group_id=row["group_id"],
     )

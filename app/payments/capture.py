@@ -24,6 +24,7 @@ import structlog
 
 from app.kernel.clock import instant, unix_ms
 from app.kernel.failpoints import failpoint
+from app.orders.groups.store import pay_seat
 from app.orders.order import Order
 from app.orders.store import MarkPaid, insert_outbox, lock_order, mark_paid
 from app.payments import store
@@ -183,6 +184,8 @@ class _Capture:
         await self._mark_captured(attempt, AttemptEvent.CAPTURED)
         fact = capture_fact(order, attempt, self._captured_at())
         await insert_outbox(self._connection, "payment_captured", attempt.number, fact)
+        if order.group_id is not None:
+            await pay_seat(self._connection, order.key, order.group_id)
         return EventOutcome.PAID
 
     async def _note_late(

@@ -123,6 +123,7 @@ class RefundReason(StrEnum):
     CANCELLED = "cancelled"  # by the shopper, where the sale's policy allows it
     REVIEW_REJECTED = "review_rejected"  # an operator will not ship it
     AFTER_SALE = "after_sale"  # an after-sale case was settled
+    GROUP_FAILED = "group_failed"  # its group did not fill in time
 
 
 _REASON_LETTERS: Final = {
@@ -131,6 +132,7 @@ _REASON_LETTERS: Final = {
     RefundReason.CANCELLED: "C",
     RefundReason.REVIEW_REJECTED: "V",
     RefundReason.AFTER_SALE: "A",
+    RefundReason.GROUP_FAILED: "G",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from app.kernel.ids import OrderKey
 from app.kernel.machine import Event, Machine, State
+from app.orders.groups.store import REFUND_MEMBER
 from app.orders.order import OrderState
 from app.payments.intent import (
     ATTEMPT_MACHINE,
@@ -156,6 +157,14 @@ SET state = $2, provider_number = coalesce($3, provider_number),
     settled_at = CASE WHEN $2::refund_state IN ('succeeded', 'abnormal') THEN now() END
 WHERE number = $1 AND state = ANY($4::refund_state[])
 RETURNING number"""
+
+SELECT_GROUP_REFUNDS: Final = """
+SELECT id FROM outbox WHERE kind = $1 AND done_at IS NULL AND next_try_at <= now()
+ORDER BY id LIMIT $2"""
+TAKE_GROUP_REFUND: Final = """
+UPDATE outbox SET done_at = now(), attempts = attempts + 1
+WHERE id = (SELECT id FROM outbox WHERE id = $1 AND done_at IS NULL FOR UPDATE SKIP LOCKED)
+RETURNING payload"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,6 +402,19 @@ async def mark_refund(
         REFUND_MACHINE.sources(event),
     )
     return moved is not None
+
+
+async def waiting_group_refunds(shard: Shard, rows_max: int) -> list[int]:
+    """Return outbox rows that ask for a member's money back, oldest first."""
+    async with shard.connection() as connection:
+        rows = await connection.fetch(SELECT_GROUP_REFUNDS, REFUND_MEMBER, rows_max)
+    return [row["id"] for row in rows]
+
+
+async def take_group_refund(connection: Connection, row_id: int) -> OrderKey | None:
+    """Lock one such row and mark it done, in the caller's transaction; None if it is taken."""
+    payload = await connection.fetchval(TAKE_GROUP_REFUND, row_id)
+    return None if payload is None else OrderKey(**payload)
 
 
 def _target(machine: Machine[State, Event], event: Event) -> State:

@@ -11,9 +11,11 @@ from app.inventory.mover import Mover
 from app.kernel.loop import Pace
 from app.orders.closer import Closer
 from app.orders.flusher import Flusher
+from app.orders.groups.settling import GroupSettler
 from app.orders.tally import FlushTally
 from app.payments.enquiry import enquire_once
 from app.payments.expiry import settle_attempts, unattempted
+from app.payments.group_refunds import refund_members_once
 from app.payments.letters import retry_callbacks_once
 from app.payments.refunds import send_refunds_once
 from app.payments.stage import PaymentStage
@@ -61,10 +63,12 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
                 closer = closer_of(settings, stage, shard, duties)
                 opened.push_async_callback(closer.close)
                 mover = mover_of(settings, stores, shard, duties)
+                settler = GroupSettler(shard, duties, settings.orders.groups)
                 work: list[Work] = [
                     (f"flusher {shard.index}", flusher.flush_once, FLUSH_PACE),
                     (f"closer {shard.index}", closer.close_once, WORK_PACE),
                     (f"mover {shard.index}", mover.move_once, WORK_PACE),
+                    (f"groups {shard.index}", settler.settle_groups_once, WORK_PACE),
                 ]
                 start_loops(tasks, work, stopping)
             start_loops(tasks, money_work(settings, stores, stage), stopping)
@@ -120,6 +124,7 @@ def money_work(settings: Settings, stores: Stores, stage: PaymentStage) -> list[
 
     return [
         ("enquiry", partial(enquire_once, stage), WORK_PACE),
+        ("group refunds", partial(refund_members_once, stage), WORK_PACE),
         ("refunds", partial(send_refunds_once, stage), WORK_PACE),
         ("ledger poster", post, LEDGER_PACE),
         ("callback letters", partial(retry_callbacks_once, stage), RETRY_PACE),

@@ -5,14 +5,14 @@ from app.orders.order import ORDER_MACHINE, OrderEvent, OrderState
 
 # What is told of an order without moving it: the state repeats itself.
 PAIRS = """
-  state      payment_captured  close_asked  provider_closed  shipped  received   refunded_in_full  delivery_changed  reviewed  refund_requested  after_sale_moved
-  pending    paid              closing      -                -        -          -                 pending           -         -                 -
-  closing    paid              -            closed           -        -          -                 closing           -         -                 -
-  paid       -                 -            -                shipped  -          refunded          paid              paid      paid              -
-  shipped    -                 -            -                -        completed  -                 -                 -         shipped           shipped
-  completed  -                 -            -                -        -          -                 -                 -         completed         completed
-  closed     -                 -            -                -        -          -                 -                 -         -                 -
-  refunded   -                 -            -                -        -          -                 -                 -         -                 -
+  state      payment_captured  close_asked  provider_closed  shipped  received   refunded_in_full  delivery_changed  reviewed  refund_requested  after_sale_moved  group_formed  group_merged
+  pending    paid              closing      -                -        -          -                 pending           -         -                 -                 -             pending
+  closing    paid              -            closed           -        -          -                 closing           -         -                 -                 -             closing
+  paid       -                 -            -                shipped  -          refunded          paid              paid      paid              -                 paid          paid
+  shipped    -                 -            -                -        completed  -                 -                 -         shipped           shipped           shipped       -
+  completed  -                 -            -                -        -          -                 -                 -         completed         completed         -             -
+  closed     -                 -            -                -        -          -                 -                 -         -                 -                 -             -
+  refunded   -                 -            -                -        -          -                 -                 -         -                 -                 -             -
 """  # noqa: E501  a table reads best whole
 
 

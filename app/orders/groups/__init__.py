@@ -1,0 +1,1 @@
+"""Group-buy: how groups form, fail and are merged; their seats are sold by placement."""
