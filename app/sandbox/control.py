@@ -57,7 +57,7 @@ class ControlCallback(StrEnum):
     NEVER = "never"
     FORGED = "forged"  # nothing happens here, and a stranger says that it did
     PROBE = "probe"  # a signature that is wrong on purpose comes first, then the true one
-    OUT_OF_ORDER = "out_of_order"  # after the news comes what was so before it
+    OUT_OF_ORDER = "out_of_order"  # after the news what was so before it, or the same again
 
 
 class ScriptPart(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,6 +149,8 @@ class Stage:
         due_at_ms = self._desk.book.now_ms() + self._delay_ms(wish)
         voice = self._desk.voices[payment.wire]
         callback = voice.payment_notice(told, payment, due_at_ms)
+        if callback is None:
+            return
         match wish.callback:
             case ControlCallback.FORGED:
                 self._desk.deliveries.forge(callback)
@@ -157,9 +159,9 @@ class Stage:
                 self._desk.deliveries.deliver(self._later(callback))
             case ControlCallback.OUT_OF_ORDER:
                 before = msgspec.structs.replace(payment, state=PayState.NOT_PAID)
-                self._desk.deliveries.deliver(callback)
                 old_news = voice.payment_notice(before, payment, due_at_ms)
-                self._desk.deliveries.deliver(self._later(old_news))
+                self._desk.deliveries.deliver(callback)
+                self._desk.deliveries.deliver(self._later(old_news or callback))
             case ControlCallback.TWICE:
                 self._desk.deliveries.deliver(callback, copies=2)
             case _:

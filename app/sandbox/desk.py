@@ -1,8 +1,9 @@
 """The gateway as its doors see it: the books, the voices, the callbacks on their way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app.sandbox.address import Address
 from app.sandbox.book import Book, Refused
 from app.sandbox.delivery import Deliveries
 from app.sandbox.records import Payment, Refund, Transfer, Wire
@@ -22,7 +23,10 @@ class Desk:
     scripts: Scripts
     deliveries: Deliveries
     voices: Mapping[Wire, Voice]
-    page_of: Callable[[str], str]
+    address: Address
+
+    def page_of(self, number: str) -> str:
+        return self.address.page_of(number)
 
     def refund(self, asked: Refund, after_ms: int) -> Refund | Refused:
         """Send money back, and tell of its end when it has come."""

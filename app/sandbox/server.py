@@ -9,6 +9,10 @@ import structlog
 from aiohttp import web
 
 from app.kernel.clock import Clock, SystemClock
+from app.sandbox.address import Address
+from app.sandbox.alipay.merchants import read_merchants as read_alipay_merchants
+from app.sandbox.alipay.routes import add_alipay
+from app.sandbox.alipay.voice import AlipayVoice
 from app.sandbox.book import Book
 from app.sandbox.control import ControlRoutes, Stage
 from app.sandbox.delivery import Deliveries
@@ -22,8 +26,11 @@ from app.sandbox.scripts import Scripts
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.transfers import TransferBook
 from app.sandbox.voice import Voice
+from app.sandbox.wechatpay.merchants import read_merchants as read_wechatpay_merchants
+from app.sandbox.wechatpay.routes import add_wechatpay
+from app.sandbox.wechatpay.voice import WechatpayVoice
 
-_BODY_BYTES_MAX: Final = 65_536
+_BODY_BYTES_MAX: Final = 1_048_576  # a batch of a thousand transfers
 _log = structlog.get_logger(__name__)
 
 
@@ -50,7 +57,7 @@ async def serve_sandbox(settings: SandboxSettings, clock: Clock) -> AsyncGenerat
     journal = Journal(settings.journal_dir)
     earlier = journal.read()
     # A free port is known only once it is bound, and pages name it.
-    address = _Address(settings.public_url)
+    address = Address(settings.public_url)
     scripts = Scripts(journal.write)
     book = Book(settings, clock, journal.write, scripts)
     transfers = TransferBook(settings, clock, journal.write, scripts)
@@ -58,7 +65,8 @@ async def serve_sandbox(settings: SandboxSettings, clock: Clock) -> AsyncGenerat
         memory.remember(earlier)
     undelivered = [one for one in earlier if isinstance(one, Callback) and not one.done]
     journal.begin([*scripts.records(), *book.records(), *transfers.records(), *undelivered])
-    voices = _voices(settings, address)
+    protocols = _Protocols(settings, clock)
+    voices = protocols.voices(address)
     try:
         async with Deliveries(settings, clock, journal.write, voices) as deliveries:
             desk = Desk(
@@ -68,9 +76,9 @@ async def serve_sandbox(settings: SandboxSettings, clock: Clock) -> AsyncGenerat
                 scripts=scripts,
                 deliveries=deliveries,
                 voices=voices,
-                page_of=address.page_of,
+                address=address,
             )
-            async with _listening(desk) as port:
+            async with _listening(desk, protocols) as port:
                 address.bind(settings.host, port)
                 deliveries.resume(undelivered)
                 yield address.url
@@ -78,37 +86,43 @@ async def serve_sandbox(settings: SandboxSettings, clock: Clock) -> AsyncGenerat
         journal.close()
 
 
-def _voices(settings: SandboxSettings, address: "_Address") -> dict[Wire, Voice]:
-    return {Wire.PLAIN: PlainVoice(settings.keys, address.page_of)}
+class _Protocols:
+    """The protocols that this gateway speaks, each for the merchants it knows."""
 
+    def __init__(self, settings: SandboxSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._wechatpay = read_wechatpay_merchants(settings.wechatpay)
+        self._alipay = read_alipay_merchants(settings.alipay)
 
-def _doors(desk: Desk) -> web.Application:
-    app = web.Application(client_max_size=_BODY_BYTES_MAX)
-    stage = Stage(desk)
-    for routes in (PlainRoutes(desk), ControlRoutes(desk, stage), PageRoutes(desk, stage)):
-        routes.add_to(app)
-    return app
+    def voices(self, address: Address) -> dict[Wire, Voice]:
+        voices: dict[Wire, Voice] = {
+            Wire.PLAIN: PlainVoice(self._settings.keys, address.page_of),
+        }
+        if self._wechatpay:
+            voices[Wire.WECHATPAY] = WechatpayVoice(self._wechatpay)
+        if self._alipay:
+            voices[Wire.ALIPAY] = AlipayVoice(self._alipay)
+        return voices
+
+    def doors(self, desk: Desk) -> web.Application:
+        app = web.Application(client_max_size=_BODY_BYTES_MAX)
+        stage = Stage(desk)
+        for routes in (PlainRoutes(desk), ControlRoutes(desk, stage), PageRoutes(desk, stage)):
+            routes.add_to(app)
+        if self._wechatpay:
+            add_wechatpay(app, desk, self._wechatpay, self._clock)
+        if self._alipay:
+            add_alipay(app, desk, self._alipay, self._clock)
+        return app
 
 
 @asynccontextmanager
-async def _listening(desk: Desk) -> AsyncGenerator[int]:
-    runner = web.AppRunner(_doors(desk), access_log=None, shutdown_timeout=1.0)
+async def _listening(desk: Desk, protocols: _Protocols) -> AsyncGenerator[int]:
+    runner = web.AppRunner(protocols.doors(desk), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, desk.settings.host, desk.settings.port).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
-
-
-class _Address:
-    """Where browsers and merchants find the gateway."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-
-    def bind(self, host: str, port: int) -> None:
-        self.url = self.url or f"http://{host}:{port}"
-
-    def page_of(self, number: str) -> str:
-        return f"{self.url}/pay/{number}"

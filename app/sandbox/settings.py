@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.sandbox.alipay.merchants import AlipayMerchant
+from app.sandbox.wechatpay.merchants import WechatpayMerchant
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
@@ -16,6 +19,10 @@ class SandboxSettings:
     keys: Mapping[str, bytes] = field(repr=False)  # shared with the merchant; the first one signs
     merchant_id: str = "sandbox-merchant"
     app_id: str = "sandbox-app"
+    wechatpay: tuple[WechatpayMerchant, ...] = ()  # none: it does not speak WeChat Pay
+    alipay: tuple[AlipayMerchant, ...] = ()  # none: it does not speak Alipay
+    fee_bps: int = 60  # what bills charge of a payment, in hundredths of a percent
+    bills_of_today: bool = True  # a real gateway has them the morning after
     clock_factor: int = 1  # how much faster than a real gateway it repeats callbacks
     refund_after_ms: int = 3_000  # a real refund takes minutes; not divided by the factor
     transfer_after_ms: int = 1_000  # until money sent to somebody has arrived
@@ -29,6 +36,7 @@ class SandboxSettings:
     def __post_init__(self) -> None:
         assert 0 <= self.port <= 65_535
         assert self.clock_factor >= 1
+        assert 0 <= self.fee_bps < 10_000
         assert self.refund_after_ms >= 0
         assert self.transfer_after_ms >= 0
         assert self.second_callback_ms >= 0

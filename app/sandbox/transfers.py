@@ -51,11 +51,13 @@ class TransferBook:
         yield from self._batches.values()
         yield from self._transfers.values()
 
-    def send(self, asked: Transfer) -> Transfer | Refused:
+    def send(self, asked: Transfer, after_ms: int) -> Transfer | Refused:
         """
         Send money; the same request again is the same transfer.
 
-        Its `ready_at_ms` and `ends_as` are decided here, by the script of its number.
+        Args:
+            asked: its `ready_at_ms` and `ends_as` are decided here, by the script.
+            after_ms: how long a transfer takes that is not held.
         """
         known = self._transfers.get(asked.key)
         if known is not None:
@@ -63,7 +65,7 @@ class TransferBook:
         play = self._scripts.of(asked.number).transfer
         failed = play is TransferPlay.FAIL
         held = play is TransferPlay.HELD
-        ready_at_ms = self._clock.now_ms() + self._settings.transfer_after_ms
+        ready_at_ms = self._clock.now_ms() + after_ms
         return self._keep(
             msgspec.structs.replace(
                 asked,
@@ -82,7 +84,7 @@ class TransferBook:
         self._batches[asked.key] = asked
         self._write(asked)
         for transfer in transfers:
-            self.send(transfer)
+            self.send(transfer, self._settings.transfer_after_ms)
         return asked
 
     def find(self, number: str, batch: str = "") -> Transfer | Refused:

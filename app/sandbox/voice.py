@@ -32,9 +32,11 @@ class Voice(Protocol):
         """How long it waits after each try that was not acknowledged."""
         ...
 
-    def payment_notice(self, told: Payment, to: Payment, due_at_ms: int) -> Callback:
+    def payment_notice(self, told: Payment, to: Payment, due_at_ms: int) -> Callback | None:
         """
         Write the notification of a payment's state; repeats carry the same id.
+
+        None for a state that this gateway tells only to those who ask.
 
         Args:
             told: what is said, true or not.

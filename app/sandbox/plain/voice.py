@@ -33,7 +33,7 @@ class PlainVoice:
         self._keys = Keys(keys)
         self._page_of = page_of
 
-    def payment_notice(self, told: Payment, to: Payment, due_at_ms: int) -> Callback:
+    def payment_notice(self, told: Payment, to: Payment, due_at_ms: int) -> Callback | None:
         """Write the notification of a payment's state; repeats carry the same id."""
         message = CallbackMessage(
             id=f"evt-{told.key}-{told.state}-{told.captured_minor}",
