@@ -10,14 +10,32 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Told_contra = TypeVar("Told_contra", contravariant=True)
+
+
+class Waiter(Protocol[Told_contra]):
+    """Who waits for a result; an `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Say whether it waits no longer: it was told, or has gone."""
+        ...
+
+    def set_result(self, result: Told_contra, /) -> None:
+        """Hear the result."""
+        ...
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Hear that there is none."""
+        ...
+
 
 # An item, who waits for its result, and since when. A bare tuple: one is made
 # for every click.
-_Waiting: TypeAlias = "tuple[Item, asyncio.Future[Result], float]"
+_Waiting: TypeAlias = "tuple[Item, Waiter[Result], float]"
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -45,22 +63,27 @@ class GroupCommit(Generic[Item, Result]):
         self._calls: set[asyncio.Task[None]] = set()
 
     async def put(self, item: Item) -> Result:
-        """Have one item served with the next batch; cancelling does not take it back."""
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, result, time.monotonic()))
+        """Have one item served with the next batch; cancelling takes back what was not sent."""
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.put_nowait(item, result)
+        return await result
+
+    def put_nowait(self, item: Item, waiter: Waiter[Result]) -> None:
+        """Have one item served with the next batch, and `waiter` told."""
+        self._waiting.append((item, waiter, time.monotonic()))
         if self._free:
             self._free -= 1
-            call = loop.create_task(self._serve())
+            call = asyncio.get_running_loop().create_task(self._serve())
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        return await result
 
     def shed(self, waited_seconds_max: float, result: Result) -> None:
         """Answer `result` to every item that has waited longer, before it is sent."""
         latest = time.monotonic() - waited_seconds_max
         while self._waiting and self._waiting[0][2] < latest:
-            _tell(self._waiting.popleft()[1], result)
+            waiter = self._waiting.popleft()[1]
+            if not waiter.done():
+                waiter.set_result(result)
 
     async def drain(self) -> None:
         """Wait until everybody has an answer."""
@@ -75,15 +98,28 @@ class GroupCommit(Generic[Item, Result]):
             self._free += 1
 
     async def _serve_batch(self) -> None:
-        size = min(len(self._waiting), self._items_max)
-        batch = [self._waiting.popleft() for _ in range(size)]
+        batch = self._next_batch()
+        if not batch:
+            return
         items = [item for item, _, _ in batch]
         (answered,) = await asyncio.gather(self._answer(items), return_exceptions=True)
-        for at, (_, waiting, _) in enumerate(batch):
-            if isinstance(answered, BaseException):
-                _fail(waiting, answered)
-            else:
-                _tell(waiting, answered[at])
+        if isinstance(answered, BaseException):
+            for _, waiter, _ in batch:
+                _fail(waiter, answered)
+            return
+        for (_, waiter, _), result in zip(batch, answered, strict=True):
+            if not waiter.done():  # the caller may have gone
+                waiter.set_result(result)
+
+    def _next_batch(self) -> "list[_Waiting[Item, Result]]":
+        """Take the oldest items; nobody serves one whose waiter has gone before it was sent."""
+        batch: list[_Waiting[Item, Result]] = []
+        waiting = self._waiting
+        while waiting and len(batch) < self._items_max:
+            one = waiting.popleft()
+            if not one[1].done():
+                batch.append(one)
+        return batch
 
     async def _answer(self, items: Sequence[Item]) -> Sequence[Result]:
         results = await self._commit(items)
@@ -91,11 +127,6 @@ class GroupCommit(Generic[Item, Result]):
         return results
 
 
-def _tell(waiting: "asyncio.Future[Result]", result: Result) -> None:
-    if not waiting.done():  # the caller may have gone
-        waiting.set_result(result)
-
-
-def _fail(waiting: "asyncio.Future[Result]", error: BaseException) -> None:
-    if not waiting.done():
-        waiting.set_exception(error)
+def _fail(waiter: Waiter[Result], error: BaseException) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

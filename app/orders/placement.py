@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from app.kernel.clock import unix_ms
-from app.kernel.group_commit import GroupCommit
+from app.kernel.group_commit import GroupCommit, Waiter
 from app.orders.answers import PlaceCode, Refused
 from app.orders.route import BucketRoute, Standing
 from app.orders.sealing import OrderIds
@@ -91,6 +91,19 @@ class Placement:
                 return NotPlaced.BROKEN
             case Standing.CLOSED:
                 return await self._archive(sale.number, bucket).put(request)
+
+    def offer(self, sale: Sale, click: Click, waiter: Waiter[Outcome]) -> bool:
+        """
+        Have one order placed and `waiter` told, if this process sells from its bucket now.
+
+        Returns:
+            False if it does not: `place` finds out how things stand.
+        """
+        counter = self._counters.get((sale.number, bucket_of(click.shopper, sale.buckets)))
+        if counter is None or counter.route.current is None:
+            return False
+        counter.sell_nowait(placement_request(sale, click), waiter)
+        return True
 
     async def close(self) -> None:
         """Answer everybody that waits, then let go of the connections."""

@@ -1,18 +1,18 @@
 """The routes of orders: place, look, list, cancel; and the operators' views."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final, assert_never
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
-from app.kernel.clock import is_in_reach, unix_ms
+from app.kernel.clock import is_in_reach
 from app.kernel.ids import BUCKET_MAX, EPOCH_MAX, SALE_MAX, SEQ_MAX, OrderKey
-from app.orders.answers import OverLimit, PlaceCode, Placed, Refused, Replay, SoldOut
 from app.orders.desk import Before, OrderDesk
 from app.orders.order import Order, OrderState, Ticket, TicketState
 from app.orders.placement import Click
-from app.orders.selling import Accepted, NotPlaced, Outcome
+from app.orders.refusals import PLACING_REFUSALS, outcome_name, refusal_of
+from app.orders.selling import Accepted
 from app.orders.store import CloseAsked, order_timeline, read_ticket
 from app.orders.views import (
     OrderList,
@@ -32,24 +32,6 @@ from app.web.invalid import field_invalid
 from app.web.keys import SHOPPER
 from app.web.problem import problem
 from app.web.query import Page, decode_cursor, encode_cursor, read_query
-
-NOT_OPEN_WAIT_MS_MIN: Final = 250  # opens_at has passed, and the bucket opens any moment
-
-PLACING_REFUSALS: Final = (
-    "sale_not_found",
-    "not_open",
-    "sale_ended",
-    "sale_paused",
-    "limit_reached",
-    "sold_out",
-    "idempotency_mismatch",
-    "recovering",
-    "overloaded",
-    "backlog_full",
-    "outcome_unknown",
-    "shard_unavailable",
-    "internal_error",
-)
 
 
 class PlaceOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -199,10 +181,11 @@ class _Routes:
             raise field_invalid(path="$.group", message="this sale has no groups")
         click = Click(request[SHOPPER], key, body.quantity, body.reference or "")
         outcome = await self._desk.placement.place(sale, click)
-        self._desk.count_answer(sale.id, _name_of(outcome))
+        self._desk.count_answer(sale.id, outcome_name(outcome))
         if isinstance(outcome, Accepted):
             return await self._accept(request, sale, click, outcome)
-        return _refuse(request, sale, outcome, self._desk.now_ms())
+        refusal = refusal_of(sale, outcome, self._desk.now_ms())
+        return problem(refusal.code, request, **refusal.fields)
 
     async def _accept(
         self, request: web.Request, sale: Sale, click: Click, accepted: Accepted
@@ -315,66 +298,3 @@ def _before(page: Page) -> Before | None:
     if not is_in_reach(at.placed_at):
         raise field_invalid(path="$.cursor", message="not a cursor of this list")
     return at.placed_at, OrderKey(at.sale, at.bucket, at.epoch, at.seq)
-
-
-def _name_of(outcome: Outcome) -> str:
-    """Name an outcome for the metrics."""
-    match outcome:
-        case Accepted():
-            return "replay" if outcome.is_replay else "placed"
-        case OverLimit():
-            return "over_limit"
-        case SoldOut():
-            return "sold_out"
-        case Refused():
-            return outcome.code.name.lower()
-        case NotPlaced():
-            return outcome.value
-        case Placed() | Replay():
-            raise AssertionError(outcome)
-        case _:
-            assert_never(outcome)
-
-
-_REFUSED: Final = {
-    PlaceCode.KEY_MISMATCH: "idempotency_mismatch",
-    PlaceCode.ENDED: "sale_ended",
-    PlaceCode.PAUSED: "sale_paused",
-    PlaceCode.BACKLOG_FULL: "backlog_full",
-    PlaceCode.STALE: "recovering",
-}
-_NOT_PLACED: Final = {
-    NotPlaced.RECOVERING: "recovering",
-    NotPlaced.OVERLOADED: "overloaded",
-    NotPlaced.BROKEN: "internal_error",
-    NotPlaced.UNKNOWN: "outcome_unknown",
-}
-
-
-def _refuse(request: web.Request, sale: Sale, outcome: Outcome, now_ms: int) -> web.Response:
-    if isinstance(outcome, NotPlaced):
-        return problem(_NOT_PLACED[outcome], request)
-    if isinstance(outcome, OverLimit):
-        return problem("limit_reached", request, remaining=outcome.units_allowed)
-    if isinstance(outcome, SoldOut):
-        return _sold_out(request, sale, outcome, now_ms)
-    assert isinstance(outcome, Refused), outcome
-    if outcome.code is PlaceCode.NOT_OPEN:
-        wait_ms = max(NOT_OPEN_WAIT_MS_MIN, unix_ms(sale.opens_at) - now_ms)
-        opens_at = sale.opens_at.isoformat().replace("+00:00", "Z")
-        return problem("not_open", request, retry_after_ms=wait_ms, opens_at=opens_at)
-    return problem(_REFUSED[outcome.code], request)
-
-
-def _sold_out(request: web.Request, sale: Sale, outcome: SoldOut, now_ms: int) -> web.Response:
-    """Say whether units may still come back: until the sale ends, unpaid orders return theirs."""
-    may_return = now_ms < unix_ms(sale.ends_at)
-    if not outcome.units_left:
-        return problem("sold_out", request, retryable=may_return, may_return=may_return)
-    return problem(
-        "sold_out",
-        request,
-        retryable=may_return,
-        may_return=may_return,
-        available=outcome.units_left,
-    )

@@ -18,7 +18,7 @@ from app.kernel.errors import (
     RedisUnavailable,
     ScriptMissing,
 )
-from app.kernel.group_commit import GroupCommit
+from app.kernel.group_commit import GroupCommit, Waiter
 from app.kernel.ids import OrderId, OrderKey, shopper_tag
 from app.orders.answers import Answer, PlaceCode, Placed, PlaceReply, Refused, Replay
 from app.orders.route import BucketRoute, Route
@@ -117,6 +117,10 @@ class BucketCounter:
     async def sell(self, request: PlacementRequest) -> Outcome:
         """Place one order with the next batch of this bucket."""
         return await self._queue.put(request)
+
+    def sell_nowait(self, request: PlacementRequest, waiter: Waiter[Outcome]) -> None:
+        """Place one order with the next batch of this bucket, and have `waiter` told."""
+        self._queue.put_nowait(request, waiter)
 
     async def close(self) -> None:
         """Answer everybody, then close the connections."""

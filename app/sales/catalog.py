@@ -45,9 +45,13 @@ class Catalog:
         Raises:
             ShardUnavailable: never seen before, and its shard does not answer.
         """
+        return self.known(sale_id) or await self._first_look(sale_id)
+
+    def known(self, sale_id: str) -> Sale | None:
+        """Return a sale that this process knows already, without waiting for anything."""
         known = self._by_id.get(sale_id)
         if known is None:
-            return await self._first_look(sale_id)
+            return None
         if time.monotonic() - known.read_at > FRESH_SECONDS and not known.refreshing:
             known.refreshing = True
             self._spawn(known)

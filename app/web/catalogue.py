@@ -154,6 +154,11 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         ("Payment not found", "支付不存在"),
         ("There is no such payment.", "没有这笔支付。"),
     ),
+    "after_sale_not_found": _kind(
+        404,
+        ("After-sale case not found", "售后单不存在"),
+        ("The order has no such case.", "该订单没有这个售后单。"),
+    ),
     "method_not_allowed": _kind(
         405,
         ("Method not allowed", "方法不允许"),
@@ -230,6 +235,19 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         409,
         ("Already in a group", "已在团中"),
         ("You already have a seat.", "您已在团中。"),
+    ),
+    "order_not_reviewable": _kind(
+        409,
+        ("Order not reviewable", "订单不可审核"),
+        ("Only a paid order that was not shipped can be reviewed.", "仅已支付未发货的订单可审核。"),
+    ),
+    "after_sale_conflict": _kind(
+        409,
+        ("After-sale conflict", "售后状态冲突"),
+        (
+            "The case's state, or another open case, does not allow that.",
+            "售后单状态或其他未结售后单不允许此操作。",
+        ),
     ),
     "payment_in_progress": _kind(
         409,

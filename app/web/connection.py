@@ -6,6 +6,11 @@ a slow client holds a connection for over a minute with a byte now and then. A
 `Connection` remembers since when a header has been under way and `Connections`
 looks at all of them a few times per deadline: two assignments per request
 instead of a timer each.
+
+A plain request that finds the connection between two requests is offered to the
+listener's fast lane (`web.fast_lane`). Whatever the lane leaves is aiohttp's, and the
+connection comes back to the lane only when it is certain that aiohttp is done: the
+request filled one read, its answer is written, and nothing came meanwhile.
 """
 
 import asyncio
@@ -17,25 +22,41 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from app.web.fast_lane import CLIENT_LEFT, Exchange, FastLane
 from app.web.keys import REQUEST_ID
+from app.web.plain import is_whole, read_plain
 from app.web.problem import SERVER, problem
 from app.web.request_id import name_request
 from app.web.settings import WebSettings
 
 _LOOKS_PER_DEADLINE: Final = 4
+_HELD_BYTES_MAX: Final = 65_536  # sent ahead of an answer; more is not read from the socket
+# aiohttp's own timer knows nothing of the fast lane and would cut a busy line; an idle
+# one is found by `Connections.cut_late`.
+_NEVER_SECONDS: Final = 10 * 366 * 86_400.0
 
 
 class Connection(web.RequestHandler):
     """aiohttp's protocol, with a header deadline, a place in the count and our refusals."""
 
-    __slots__ = ("_address", "_connections", "_header_since", "is_serving")
+    __slots__ = (
+        "_address",
+        "_came_whole",
+        "_connections",
+        "_exchange",
+        "_header_since",
+        "_held",
+        "_idle_since",
+        "_is_between",
+        "is_serving",
+    )
 
     def __init__(self, manager: web.Server, connections: "Connections") -> None:
         settings = connections.settings
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=settings.keepalive_seconds,
+            keepalive_timeout=_NEVER_SECONDS,
             lingering_time=settings.linger_seconds,
             max_line_size=settings.header_bytes_max,
             max_field_size=settings.header_bytes_max,
@@ -46,6 +67,11 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self._address = ""
         self._header_since: float | None = None
+        self._idle_since = 0.0
+        self._is_between = True  # the next byte begins a request, and no answer is owed
+        self._came_whole = False  # what aiohttp has was one whole request, and no more
+        self._exchange: Exchange | None = None
+        self._held = b""
         self.is_serving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -59,13 +85,79 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._exchange is not None:
+            self._end_exchange(CLIENT_LEFT)
         self._connections.forget(self, self._address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp's own call, to go on parsing what it holds
+            super().data_received(data)
+            return
+        if self._exchange is not None:
+            self._hold(data)
+            return
+        if self._is_between:
+            if self._offer(data):
+                return
+            self._is_between = False
+            self._came_whole = is_whole(data)
+        else:
+            self._came_whole = False
         if self._header_since is None and not self.is_serving:
             self._header_since = self._connections.now()
         super().data_received(data)
+
+    def _offer(self, data: bytes) -> bool:
+        """Let the fast lane have a plain request."""
+        connections = self._connections
+        lane = connections.lane
+        if lane is None or connections.is_draining or self.is_gone or self.writing_paused:
+            return False
+        request = read_plain(data)
+        if request is None:
+            return False
+        exchange = Exchange(self, request, lane.stamp)
+        self._exchange = exchange
+        if not lane.take(exchange):
+            self._exchange = None
+            return False
+        self.request_started()
+        return True
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what a client sends before it has its answer; read no more than a little."""
+        self._held += data
+        if len(self._held) > _HELD_BYTES_MAX and self.transport is not None:
+            self.transport.pause_reading()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more to hear an answer."""
+        return self.transport is None or self.transport.is_closing()
+
+    def finish_fast(self, reply: bytes, status: int) -> None:
+        """Send the answer of the fast lane, and take what came meanwhile."""
+        transport = self.transport
+        if self._exchange is None or transport is None:
+            return  # the client left; its end was noted when the line went
+        self._end_exchange(CLIENT_LEFT if transport.is_closing() else status)
+        transport.write(reply)
+        if self._held:
+            held, self._held = self._held, b""
+            if len(held) > _HELD_BYTES_MAX:
+                transport.resume_reading()
+            self.data_received(held)
+        elif self._connections.is_draining:
+            self.force_close()
+
+    def _end_exchange(self, status: int) -> None:
+        exchange, lane = self._exchange, self._connections.lane
+        assert exchange is not None
+        assert lane is not None
+        self._exchange = None
+        lane.count(status, exchange.seconds)
+        self.request_finished()
 
     def request_started(self) -> None:
         """Note that a whole header has arrived; from here the body's deadline rules."""
@@ -74,9 +166,11 @@ class Connection(web.RequestHandler):
         self._connections.serving += 1
 
     def request_finished(self) -> None:
-        """Note that the answer is ready; the next header may take its time again."""
+        """Note that the answer is written; the next header may take its time again."""
         self.is_serving = False
         self._header_since = None
+        self._is_between = self._is_between or self._came_whole
+        self._idle_since = self._connections.now()
         self._connections.finish_one()
 
     @property
@@ -89,6 +183,10 @@ class Connection(web.RequestHandler):
         return (
             not self.is_serving and self._header_since is not None and self._header_since < deadline
         )
+
+    def is_idle_since(self, deadline: float) -> bool:
+        """Say whether it has neither served nor begun to read since before `deadline`."""
+        return not self.is_serving and self._header_since is None and self._idle_since < deadline
 
     def handle_error(
         self,
@@ -119,8 +217,14 @@ def _code_of(status: int, exc: BaseException | None) -> str:
 class Connections:
     """All connections of one listener: makes them, counts them, cuts the late ones."""
 
-    def __init__(self, settings: WebSettings, connections_max: int) -> None:
+    def __init__(
+        self,
+        settings: WebSettings,
+        connections_max: int,
+        lane: FastLane | None = None,
+    ) -> None:
         self.settings = settings
+        self.lane = lane
         self.now = asyncio.get_running_loop().time
         self.refused = 0
         self.cut = 0
@@ -179,10 +283,13 @@ class Connections:
             del self._per_address[address]
 
     def cut_late(self) -> int:
-        """Close every connection whose header is overdue; return how many."""
-        deadline = self.now() - self.settings.header_seconds
-        late = [connection for connection in self._open if connection.is_late(deadline)]
-        for connection in late:
+        """Close every connection that is overdue with a header or idle; return how many."""
+        now = self.now()
+        header_deadline = now - self.settings.header_seconds
+        idle_deadline = now - self.settings.keepalive_seconds
+        late = [one for one in self._open if one.is_late(header_deadline)]
+        idle = [one for one in self._open if one.is_idle_since(idle_deadline)]
+        for connection in late + idle:
             connection.force_close()
         self.cut += len(late)
         return len(late)

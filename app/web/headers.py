@@ -32,13 +32,19 @@ def idempotency_key(request: web.Request) -> str:
     given = request.headers.getall("Idempotency-Key", ())
     if not given:
         raise InvalidRequest(code="idempotency_key_missing")
-    key = given[0].strip()
-    if len(key) > 1 and key[0] == key[-1] == '"':
-        key = key[1:-1]
+    key = read_idempotency_key(given[0])
     # Two headers could name two keys: refuse rather than choose.
-    if len(given) > 1 or _KEY.fullmatch(key) is None:
+    if len(given) > 1 or key is None:
         raise InvalidRequest(code="idempotency_key_invalid")
     return key
+
+
+def read_idempotency_key(value: str) -> str | None:
+    """Read one value of Idempotency-Key; None when it is no key."""
+    key = value.strip()
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    return key if _KEY.fullmatch(key) is not None else None
 
 
 def wait_seconds(request: web.Request) -> int:
@@ -64,7 +70,11 @@ def wait_seconds(request: web.Request) -> int:
 
 def language(request: web.BaseRequest) -> Language:
     """Choose the language of titles and details by Accept-Language."""
-    accepted = request.headers.get("Accept-Language")
+    return negotiate(request.headers.get("Accept-Language"))
+
+
+def negotiate(accepted: str | None) -> Language:
+    """Choose the language by the value of Accept-Language, English when there is none."""
     return Language.ENGLISH if accepted is None else _negotiate(accepted[:256])
 
 

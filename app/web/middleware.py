@@ -19,13 +19,13 @@ from app.kernel.errors import DoorbusterError
 from app.telemetry.requests import RequestTally
 from app.web.catalogue import PROBLEMS
 from app.web.connection import Connection
+from app.web.fast_lane import CLIENT_LEFT
 from app.web.invalid import InvalidRequest
 from app.web.keys import NOW_MS, REQUEST_ID
 from app.web.problem import SERVER, problem
 from app.web.request_id import name_request
 
 UNKNOWN_ROUTE: Final = "none"
-CLIENT_LEFT: Final = 499  # counted, never sent (the word of nginx for it)
 
 _log = structlog.get_logger(__name__)
 _CODE_OF_STATUS: Final = {
@@ -61,17 +61,21 @@ def boundary(tally: RequestTally) -> Middleware:
                 response: web.StreamResponse = web.Response(status=CLIENT_LEFT)
             else:
                 response = await _answer(request, handler)
+            if isinstance(connection, Connection) and connection.is_leaving:
+                response.force_close()
+            tally.count(
+                _route(request),
+                request.method if request.method in _METHODS else "other",
+                response.status,
+                time.perf_counter() - started,
+            )
+            # Sent here and not by aiohttp afterwards, so that whoever watches the
+            # connection knows when nothing is owed on it any more.
+            await response.prepare(request)
+            await response.write_eof()
         finally:
             if isinstance(connection, Connection):
                 connection.request_finished()
-        if isinstance(connection, Connection) and connection.is_leaving:
-            response.force_close()
-        tally.count(
-            _route(request),
-            request.method if request.method in _METHODS else "other",
-            response.status,
-            time.perf_counter() - started,
-        )
         return response
 
     return answer

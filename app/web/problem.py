@@ -11,12 +11,12 @@ Source:
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from app.web.catalogue import PROBLEMS, ProblemKind
+from app.web.catalogue import PROBLEMS, Language, ProblemKind
 from app.web.headers import language
 from app.web.keys import REQUEST_ID
 
@@ -50,16 +50,64 @@ def problem(  # noqa: PLR0913  each keyword is a member of the document
         headers: more headers, such as Allow.
         fields: members of the case, such as `remaining=1`.
     """
+    parts = problem_parts(
+        code,
+        spoken=language(request),
+        instance=request.rel_url.raw_path,
+        request_id=request.get(REQUEST_ID, ""),
+        detail=detail,
+        retryable=retryable,
+        retry_after_ms=retry_after_ms,
+        **fields,
+    )
+    sent = parts.headers if headers is None else {**parts.headers, **headers}
+    response = web.Response(status=parts.status, body=parts.body, headers=sent)
+    if parts.status in _UNFINISHED:
+        response.force_close()
+    return response
+
+
+class ProblemParts(NamedTuple):
+    """A refusal, ready to be sent by whichever way the request came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def problem_parts(  # noqa: PLR0913  each keyword is a member of the document
+    code: str,
+    *,
+    spoken: Language,
+    instance: str,
+    request_id: str,
+    detail: str | None = None,
+    retryable: bool | None = None,
+    retry_after_ms: int | None = None,
+    **fields: object,
+) -> ProblemParts:
+    """
+    Write the refusal `code`; the arguments are those of `problem`.
+
+    Args:
+        code: a code of the catalogue.
+        spoken: the language of title and detail.
+        instance: the path that was asked for.
+        request_id: the request's name.
+        detail: instead of the catalogue's.
+        retryable: overrides the catalogue.
+        retry_after_ms: exact wait.
+        fields: members of the case.
+    """
     kind = PROBLEMS[code]
-    spoken = language(request)
     document: dict[str, object] = {
         "type": TYPE_PREFIX + code,
         "title": kind.title.in_language(spoken),
         "status": kind.status,
         "detail": kind.detail.in_language(spoken) if detail is None else detail,
-        "instance": request.rel_url.raw_path,
+        "instance": instance,
         "code": code,
-        "request_id": request.get(REQUEST_ID, ""),
+        "request_id": request_id,
         "retryable": kind.retryable if retryable is None else retryable,
     }
     sent = {
@@ -74,12 +122,7 @@ def problem(  # noqa: PLR0913  each keyword is a member of the document
     document.update(fields)
     if kind.status == HTTPStatus.UNAUTHORIZED:  # RFC 9110, 15.5.2: a 401 names its challenge
         sent["WWW-Authenticate"] = _CHALLENGE
-    if headers is not None:
-        sent.update(headers)
-    response = web.Response(status=kind.status, body=_ENCODER.encode(document), headers=sent)
-    if kind.status in _UNFINISHED:
-        response.force_close()
-    return response
+    return ProblemParts(kind.status, sent, _ENCODER.encode(document))
 
 
 def _wait_ms(kind: ProblemKind) -> int | None:

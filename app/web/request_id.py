@@ -17,7 +17,11 @@ _numbers: Final = itertools.count(1)
 
 def name_request(request: web.BaseRequest) -> str:
     """Take over the client's X-Request-Id when it is sane, or make a new one."""
-    given = request.headers.get("X-Request-Id")
+    return request_id_for(request.headers.get("X-Request-Id"))
+
+
+def request_id_for(given: str | None) -> str:
+    """Take over the id that a client gave when it is sane, or make a new one."""
     if given is not None and _SANE.fullmatch(given) is not None:
         return given
     return f"{_PROCESS}-{next(_numbers):x}"

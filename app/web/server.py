@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from app.web.connection import Connection, Connections
+from app.web.fast_lane import FastLane
 from app.web.health import Readiness
 from app.web.settings import WebSettings
 
@@ -30,6 +31,7 @@ class Listener:
         app: from `build_application`.
         settings: deadlines and caps.
         readiness: fails first when the listener drains; None for a side listener.
+        lane: takes the plain requests it knows past the application; None for no lane.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Listener:
         app: web.Application,
         settings: WebSettings,
         readiness: Readiness | None = None,
+        lane: FastLane | None = None,
     ) -> None:
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_LAST_SECONDS)
         self._settings = settings
         self._readiness = readiness
+        self._lane = lane
         self._server: asyncio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._is_stopped = False
@@ -69,7 +73,7 @@ class Listener:
         await self._runner.setup()
         manager = self._runner.server
         assert manager is not None
-        connections = Connections(self._settings, connection_cap(self._settings))
+        connections = Connections(self._settings, connection_cap(self._settings), self._lane)
         listening = _bind(host, port, reuse_port=reuse_port)
         self.host, self.port = listening.getsockname()[:2]
         self._server = await asyncio.get_running_loop().create_server(

@@ -22,6 +22,7 @@ from app.kernel.equation import Equation
 from app.kernel.errors import DoorbusterError
 from app.orders.confirmations import Confirmations
 from app.orders.desk import OrderDesk
+from app.orders.fast_lane import BuyLane
 from app.orders.letters.routes import admin_endpoints as letter_endpoints
 from app.orders.placement import Placement
 from app.orders.routes import admin_endpoints as order_admin_endpoints
@@ -47,6 +48,7 @@ from app.telemetry.metrics import Metrics
 from app.web.application import build_application
 from app.web.endpoint import Endpoint
 from app.web.exposition import metrics_endpoint, targets_endpoint
+from app.web.fast_lane import Stamp
 from app.web.health import Readiness, health_endpoints
 from app.web.openapi import openapi_endpoint
 from app.web.server import Listener
@@ -76,7 +78,7 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
         api = Api(settings, stores, stage, metrics, redis)
         opened.push_async_callback(api.close)
         readiness = Readiness()
-        public = Listener(api.public(readiness), settings.web, readiness)
+        public = Listener(api.public(readiness), settings.web, readiness, api.buy_lane())
         admin = Listener(api.admin(readiness), settings.web)
         own = own_listener(settings, metrics, readiness)
         opened.push_async_callback(own.stop)
@@ -170,6 +172,15 @@ class Api:
         document = openapi_endpoint(endpoints, title=PUBLIC_TITLE, version=VERSION)
         return self._build([*endpoints, document, *health_endpoints(readiness, {})])
 
+    def buy_lane(self) -> BuyLane:
+        """Build the fast lane of the public listener."""
+        return BuyLane(
+            self._order_desk(),
+            self.authenticator,
+            self._metrics.requests,
+            Stamp(self.clock.now_ms),
+        )
+
     def admin(self, readiness: Readiness) -> web.Application:
         """Build the operators' application."""
         endpoints = self.admin_endpoints()
@@ -203,11 +214,13 @@ class Api:
         )
 
     def _sale_desk(self) -> SaleDesk:
-        shortest = 1 if self._settings.embedded else self._settings.sales.pay_within_seconds_min
+        sales = self._settings.sales
+        if self._settings.embedded:
+            sales = replace(sales, pay_within_seconds_min=1, group_window_seconds_min=6)
         return SaleDesk(
             shards=self._stores.shards,
             catalog=self.catalog,
-            settings=replace(self._settings.sales, pay_within_seconds_min=shortest),
+            settings=sales,
             now_ms=self.clock.now_ms,
             available=self.stock.available,
             gate_seen=self.stock.gate_seen,

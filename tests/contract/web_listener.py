@@ -13,6 +13,7 @@ from app.web.access import Access, Operator
 from app.web.application import build_application
 from app.web.body import read_body, respond
 from app.web.endpoint import Endpoint
+from app.web.fast_lane import FastLane
 from app.web.headers import idempotency_key
 from app.web.health import Readiness
 from app.web.keys import OPERATOR, SHOPPER
@@ -95,6 +96,7 @@ async def listening(
     readiness: Readiness | None = None,
     tally: RequestTally | None = None,
     now_ms=lambda: 1_700_000_000_123,
+    lane: FastLane | None = None,
     **changed: float,
 ) -> AsyncIterator[Listener]:
     settings = replace(SHORT, **changed)
@@ -105,7 +107,7 @@ async def listening(
         tally=tally or RequestTally(),
         now_ms=now_ms,
     )
-    listener = Listener(app, settings, readiness)
+    listener = Listener(app, settings, readiness, lane)
     await listener.start("127.0.0.1", 0)
     try:
         yield listener

@@ -1,0 +1,205 @@
+"""
+The fast lane of the one hot route: `POST /v1/sales/{sale}/orders`.
+
+Takes what nearly every click of a rush is: a good token, a good key, a good body, a
+sale and a bucket this process already sells from. Such a click costs no task and no
+future; it stands in the bucket's queue, and the batch that carries it writes its reply.
+Everything else goes the usual way (`orders.routes`), which also writes every refusal
+of bad input. Both ways share the parts that decide and the parts that describe; a test
+sends each request both ways and compares.
+"""
+
+from functools import partial
+from http import HTTPStatus
+from typing import Final, NamedTuple, Self
+
+import msgspec
+
+from app.orders.desk import OrderDesk
+from app.orders.placement import Click
+from app.orders.refusals import outcome_name, refusal_of
+from app.orders.routes import PlaceOrder
+from app.orders.selling import Accepted, Outcome
+from app.orders.views import view_ticket
+from app.sales.sale import Sale, SaleKind, SaleState
+from app.telemetry.requests import RequestTally
+from app.web.access import Authenticator
+from app.web.body import JSON, MSGPACK
+from app.web.catalogue import PROBLEMS
+from app.web.fast_lane import Exchange, Reply, Stamp, header_fields
+from app.web.headers import read_idempotency_key
+from app.web.plain import PlainRequest
+
+ROUTE: Final = "/v1/sales/{sale}/orders"
+_BEFORE, _AFTER = ROUTE.split("{sale}")
+_REPLIES_MAX: Final = 1_024  # forms of refusals remembered
+
+# Stands in a rendered reply where each order's own word goes; no encoder changes it.
+_BLANK: Final = "~~~~~~~~"
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(PlaceOrder)
+_TICKET_FIELDS: Final = header_fields({"Content-Type": JSON})
+_REPLAYED: Final = header_fields({"Idempotency-Replayed": "true"})
+_JSON_TYPES: Final = frozenset({JSON, "application/json; charset=utf-8"})
+
+
+class BuyLane:
+    """Takes clicks past the application."""
+
+    def __init__(
+        self, desk: OrderDesk, authenticator: Authenticator, tally: RequestTally, stamp: Stamp
+    ) -> None:
+        self.stamp = stamp
+        self._desk = desk
+        self._authenticator = authenticator
+        self._tally = tally
+        self._tickets = _Tickets()
+        self._refusals: dict[tuple[object, ...], _Form] = {}
+
+    def take(self, exchange: Exchange) -> bool:
+        """Queue a click whose answer will surely be one of placing; leave every other."""
+        request = exchange.request
+        sale = self._sale_of(request)
+        if sale is None:
+            return False
+        click = self._click_of(request)
+        if click is None:
+            return False
+        return self._desk.placement.offer(sale, click, _Buyer(self, exchange, sale, click))
+
+    def _sale_of(self, request: PlainRequest) -> Sale | None:
+        path = request.path
+        if request.method != "POST" or not (path.startswith(_BEFORE) and path.endswith(_AFTER)):
+            return None
+        sale = self._desk.catalog.known(path[len(_BEFORE) : -len(_AFTER)])
+        if sale is None or sale.state is SaleState.DRAFT or sale.kind is SaleKind.GROUP:
+            return None
+        return sale
+
+    def _click_of(self, request: PlainRequest) -> Click | None:
+        """Read a click, checked as the application would; the token last, as the dearest."""
+        headers = request.headers
+        if headers.get("Content-Type", JSON) not in _JSON_TYPES:
+            return None
+        if MSGPACK in headers.get("Accept", ""):
+            return None
+        key = read_idempotency_key(headers.get("Idempotency-Key", ""))
+        body = _read(request.body)
+        if key is None or body is None or body.group is not None:
+            return None
+        shopper = self._authenticator.shopper(headers)
+        return None if shopper is None else Click(shopper, key, body.quantity, body.reference or "")
+
+    def count(self, status: int, seconds: float) -> None:
+        """Count one request that was answered here."""
+        self._tally.count(ROUTE, "POST", status, seconds)
+
+    def write(self, buyer: "_Buyer", outcome: Outcome) -> Reply:
+        """Write the reply to one click."""
+        self._desk.count_answer(buyer.sale.id, outcome_name(outcome))
+        if isinstance(outcome, Accepted):
+            return self._tickets.write(buyer.sale, buyer.click, outcome)
+        return self._refuse(buyer, outcome)
+
+    def _refuse(self, buyer: "_Buyer", outcome: Outcome) -> Reply:
+        """
+        Write a refusal; one that is the same for everybody is encoded once.
+
+        Refusals that tell how long to wait draw that at random, each its own.
+        """
+        exchange, now_ms = buyer.exchange, self._desk.now_ms()
+        code, fields = refusal_of(buyer.sale, outcome, now_ms)
+        if PROBLEMS[code].wait is not None or "retry_after_ms" in fields:
+            return exchange.refusal(code, **fields)
+        spoken = exchange.language
+        known = (code, spoken, exchange.request.path, *fields.items())
+        form = self._refusals.get(known)
+        if form is None:
+            if len(self._refusals) >= _REPLIES_MAX:
+                self._refusals.clear()
+            rendered = exchange.refusal(code, request_id=_BLANK, **fields)
+            form = self._refusals[known] = _Form.cut(rendered)
+        return form.fill(exchange.request_id.encode())
+
+
+class _Buyer:
+    """Who waits for one answer of a batch."""
+
+    __slots__ = ("click", "exchange", "lane", "sale")
+
+    def __init__(self, lane: BuyLane, exchange: Exchange, sale: Sale, click: Click) -> None:
+        self.lane = lane
+        self.exchange = exchange
+        self.sale = sale
+        self.click = click
+
+    def done(self) -> bool:
+        return self.exchange.is_gone
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        self.exchange.answer(partial(self.lane.write, self, outcome))
+
+    def set_exception(self, error: BaseException, /) -> None:
+        def write() -> Reply:
+            raise error
+
+        self.exchange.answer(write)
+
+
+class _Form(NamedTuple):
+    """A reply cut open where one word of each order goes."""
+
+    status: int
+    fields: bytes
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def cut(cls, rendered: Reply) -> Self:
+        """Cut a reply that was rendered with _BLANK in the word's place."""
+        before, blank, after = rendered.body.partition(_BLANK.encode())
+        assert blank, "rendered without a blank"
+        return cls(rendered.status, rendered.fields, before, after)
+
+    def fill(self, word: bytes) -> Reply:
+        """Put the word in; it holds no character that JSON would escape."""
+        return Reply(self.status, self.fields, b"%b%b%b" % (self.before, word, self.after))
+
+
+class _Tickets:
+    """Writes tickets: all orders of a batch have the same moment, so one form serves many."""
+
+    def __init__(self) -> None:
+        self._forms: dict[tuple[str, int, int], _Form] = {}
+
+    def write(self, sale: Sale, click: Click, accepted: Accepted) -> Reply:
+        order_id = accepted.order_id
+        if click.reference:
+            ticket = view_ticket(order_id, sale, click.quantity, click.reference, accepted)
+            reply = Reply(HTTPStatus.ACCEPTED, _TICKET_FIELDS, _ENCODER.encode(ticket))
+        else:
+            reply = self._form(sale, click, accepted).fill(order_id.encode())
+        replayed = _REPLAYED if accepted.is_replay else b""
+        fields = b"%bLocation: /v1/orders/%b\r\n%b" % (reply.fields, order_id.encode(), replayed)
+        return reply._replace(fields=fields)
+
+    def _form(self, sale: Sale, click: Click, accepted: Accepted) -> _Form:
+        known = (sale.id, click.quantity, accepted.placed_at_ms)
+        form = self._forms.get(known)
+        if form is None:
+            if len(self._forms) >= _REPLIES_MAX:
+                self._forms.clear()
+            ticket = view_ticket(_BLANK, sale, click.quantity, "", accepted)
+            rendered = Reply(HTTPStatus.ACCEPTED, _TICKET_FIELDS, _ENCODER.encode(ticket))
+            form = self._forms[known] = _Form.cut(rendered)
+        return form
+
+
+def _read(raw: bytes) -> PlaceOrder | None:
+    """Read a body; None when somebody else must say what is wrong with it."""
+    if b"\\u0000" in raw:
+        return None
+    try:
+        return _DECODER.decode(raw or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,132 @@
+"""
+Plain requests: what well-behaved clients send, read without a general parser. Pure.
+
+A request is plain when it lies whole in one read of the socket, is HTTP/1.1, is framed
+by at most one Content-Length, and carries only header fields from a short list, each
+once and in printable ASCII. Anything else is not judged here: aiohttp reads it, and
+answers it. So this reader may be strict where a server must be lenient, and it can
+never see a boundary between two requests where aiohttp would see another: whatever
+could blur one (Transfer-Encoding, Upgrade, Expect, a folded line, a second length,
+bytes behind the body) is not on the list.
+
+Source:
+    RFC 9112, sections 3, 5 and 6; docs/decisions/0026-fast-lane.md.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+HEAD_BYTES_MAX: Final = 8_190  # of one plain head; longer ones are aiohttp's to refuse
+
+# Those whose value is wanted, by the name under which it is kept.
+_WANTED: Final = {
+    "authorization": "Authorization",
+    "idempotency-key": "Idempotency-Key",
+    "content-length": "Content-Length",
+    "content-type": "Content-Type",
+    "accept": "Accept",
+    "accept-language": "Accept-Language",
+    "x-request-id": "X-Request-Id",
+    "host": "Host",
+    "connection": "Connection",
+}
+# Those that change nothing here. What is not named is not ignored: it is not plain.
+_INDIFFERENT: Final = frozenset(
+    {
+        "accept-encoding",
+        "cache-control",
+        "dnt",
+        "forwarded",
+        "origin",
+        "pragma",
+        "priority",
+        "referer",
+        "sec-ch-ua",
+        "sec-ch-ua-mobile",
+        "sec-ch-ua-platform",
+        "sec-fetch-dest",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+    }
+)
+_KEEP_ALIVE: Final = "keep-alive"
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d{1,10}) *\r\n")
+_BLURS: Final = (b"\r\ntransfer-encoding", b"\r\nupgrade", b"\r\nexpect", b"\r\n ", b"\r\n\t")
+_BODILESS: Final = (b"GET ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"POST ", b"PUT ", b"PATCH ")
+
+
+class PlainRequest(NamedTuple):
+    """One whole request."""
+
+    method: str
+    path: str  # as sent: nothing decoded, query included
+    headers: dict[str, str]  # the wanted ones, by their usual spelling
+    body: bytes
+
+
+def read_plain(data: bytes) -> PlainRequest | None:
+    """Read one plain request that fills `data`; None for everything else."""
+    end = data.find(_END_OF_HEAD, 0, HEAD_BYTES_MAX)
+    if end < 0 or not data.isascii():
+        return None
+    first, *lines = data[:end].decode("ascii").split("\r\n")
+    method, _, rest = first.partition(" ")
+    path, _, version = rest.partition(" ")
+    if version != "HTTP/1.1" or not path.isprintable():
+        return None
+    headers = _read_fields(lines)
+    if headers is None or "Host" not in headers:
+        return None
+    if headers.get("Connection", _KEEP_ALIVE).lower() != _KEEP_ALIVE:
+        return None
+    body = data[end + 4 :]
+    # Compared as text: 07, +7 and " 7" are somebody else's to judge.
+    if headers.get("Content-Length", "0") != str(len(body)):
+        return None
+    return PlainRequest(method, path, headers, body)
+
+
+def _read_fields(lines: list[str]) -> dict[str, str] | None:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(": ")
+        folded = name.lower()
+        wanted = _WANTED.get(folded)
+        # A tab, a bare CR or any other control character is not printable.
+        if not colon or not line.isprintable():
+            return None
+        if wanted is not None:
+            if wanted in headers:
+                return None
+            headers[wanted] = value.strip(" ")
+        elif folded not in _INDIFFERENT:
+            return None
+    return headers
+
+
+def is_whole(data: bytes) -> bool:
+    """
+    Say whether `data` is surely one whole request, whoever is to answer it.
+
+    After such a request the next byte begins the next one, as any parser must agree.
+    False means no more than that this is not certain.
+    """
+    end = data.find(_END_OF_HEAD)
+    if end < 0 or not data.startswith(_BODILESS):
+        return False
+    head = data[: end + 2].lower()
+    if any(word in head for word in _BLURS):
+        return False
+    lengths = _LENGTH.findall(head)
+    if len(lengths) != head.count(b"\r\ncontent-length") or len(lengths) > 1:
+        return False
+    return len(data) == end + 4 + (int(lengths[0]) if lengths else 0)
