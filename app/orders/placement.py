@@ -43,6 +43,7 @@ class Click:
     idempotency_key: str
     quantity: int
     reference: str = ""
+    group: str = ""  # of a group sale: "new", or the name of the group to join
 
 
 class Placement:
@@ -167,12 +168,16 @@ def placement_request(sale: Sale, click: Click) -> PlacementRequest:
     content is refused.
     """
     key = hashlib.sha256(f"{click.shopper}\n{click.idempotency_key}".encode()).digest()
+    content = _fingerprint(sale.number, sale.sku, sale.price_minor, sale.currency, click.quantity)
+    if click.group:
+        content = hashlib.sha256(content + click.group.encode()).digest()[:FINGERPRINT_BYTES]
     return PlacementRequest(
         key[:KEY_HASH_BYTES],
-        _fingerprint(sale.number, sale.sku, sale.price_minor, sale.currency, click.quantity),
+        content,
         click.shopper,
         click.quantity,
         click.reference,
+        click.group,
     )
 
 

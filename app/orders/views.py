@@ -8,7 +8,7 @@ import msgspec
 from app.kernel.clock import instant
 from app.orders.order import Order, Ticket
 from app.orders.selling import Accepted
-from app.sales.sale import Sale
+from app.sales.sale import JOIN_ENDS_BEFORE_SECONDS, Sale
 
 
 class TicketView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,6 +27,7 @@ class TicketView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placed_at: datetime
     pay_by: datetime
     reference: str | None = None
+    group: str | None = None
 
 
 class GoodsView(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,14 @@ class GoodsView(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     quantity: int
     price_minor: int
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an order goes, masked: enough to recognise one's own details by."""
+
+    receiver: str
+    mobile: str
+    address: str
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +69,8 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     reference: str | None = None
     goods: list[GoodsView] = []
-    delivery: None = None
-    group: None = None
+    delivery: DeliveryView | None = None
+    group: str | None = None
     payments: list[Any] = []
     refunds: list[Any] = []
 
@@ -73,8 +82,13 @@ class OrderList(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-def view_ticket(
-    order_id: str, sale: Sale, quantity: int, reference: str, accepted: Accepted
+def view_ticket(  # noqa: PLR0913, PLR0917  what a ticket tells, each once
+    order_id: str,
+    sale: Sale,
+    quantity: int,
+    reference: str,
+    accepted: Accepted,
+    group: str | None = None,
 ) -> TicketView:
     """Describe an accepted order that is on its way to its row."""
     placed_at = instant(accepted.placed_at_ms)
@@ -86,12 +100,22 @@ def view_ticket(
         total_minor=sale.price_minor * quantity,
         currency=sale.currency,
         placed_at=placed_at,
-        pay_by=placed_at + timedelta(seconds=sale.pay_within_seconds),
+        pay_by=placed_at + timedelta(seconds=_pay_within(sale)),
         reference=reference or None,
+        group=group,
     )
 
 
-def view_confirmed(order_id: str, sale_id: str, order: Order) -> TicketView:
+def _pay_within(sale: Sale) -> int:
+    """Seconds to pay in at least: a member of a group has until its end, joined ever so late."""
+    if sale.group is None:
+        return sale.pay_within_seconds
+    return min(sale.pay_within_seconds, JOIN_ENDS_BEFORE_SECONDS)
+
+
+def view_confirmed(
+    order_id: str, sale_id: str, order: Order, group: str | None = None
+) -> TicketView:
     """Describe an order from its row, as briefly as a ticket."""
     return TicketView(
         order_id=order_id,
@@ -103,15 +127,17 @@ def view_confirmed(order_id: str, sale_id: str, order: Order) -> TicketView:
         placed_at=order.placed_at,
         pay_by=order.pay_by,
         reference=order.reference,
+        group=group,
     )
 
 
-def view_order(
+def view_order(  # noqa: PLR0913, PLR0917  all there is to tell, each once
     order_id: str,
     sale: Sale,
     order: Order,
     payments: list[Any] | None = None,
     refunds: list[Any] | None = None,
+    group: str | None = None,
 ) -> OrderView:
     """Describe an order from its row, with all there is to tell."""
     goods = GoodsView(
@@ -132,6 +158,7 @@ def view_order(
         closed_at=order.closed_at,
         reference=order.reference,
         goods=[goods],
+        group=group,
         payments=payments or [],
         refunds=refunds or [],
     )

@@ -152,6 +152,7 @@ local plan = {
   members = look_up(members, asked, 3),
   groups = look_up(groups, asked, 6),
   accepted = {},
+  changes_orders = true,  -- each carries the name of its group
   remembered = {},
 }
 local first_seq = bucket.orders_placed
@@ -162,6 +163,6 @@ end)
 if #plan.accepted == 0 then
   return {now_ms, "", answers}
 end
-local entry_id = write(plan, bucket, first_seq, now_ms)
+local entry_id = write(plan, bucket, asked, first_seq, now_ms)
 write_seats(plan)
 return {now_ms, entry_id, answers}

@@ -62,6 +62,8 @@ REFUSED = """
   reviewed          pending closing shipped completed closed refunded
   refund_requested  pending closing closed refunded
   after_sale_moved  pending closing paid closed refunded
+  group_formed      pending closing completed closed refunded
+  group_merged      shipped completed closed refunded
 """
 
 
