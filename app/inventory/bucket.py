@@ -9,7 +9,7 @@ change stock also the incarnation of the server on which that epoch was opened.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from redis.asyncio import Redis
 
@@ -143,13 +143,17 @@ class BucketReading(NamedTuple):
         return max(0, self.now_ms - int(self.first_entry_id.partition("-")[0]))
 
 
+REMEMBERED_BYTES: Final = 18
+REMEMBERED_FINGERPRINT_BYTES: Final = 5
+
+
 class RememberedOrder(NamedTuple):
     """What `replays` holds for a key: the order it has made."""
 
     epoch: int
     seq: int
     placed_at_ms: int
-    fingerprint: bytes  # 8 bytes
+    fingerprint: bytes  # 8 bytes, of which Redis remembers the first 5
 
     @property
     def stamp(self) -> bytes:
@@ -157,13 +161,14 @@ class RememberedOrder(NamedTuple):
         return self.epoch.to_bytes(2, "big") + self.seq.to_bytes(5, "big")
 
     def pack(self) -> bytes:
-        """Give the 21 bytes of the hash's value."""
-        return self.stamp + self.placed_at_ms.to_bytes(6, "big") + self.fingerprint
+        """Give the 18 bytes of the hash's value: of the fingerprint only the first five."""
+        placed_at = self.placed_at_ms.to_bytes(6, "big")
+        return self.stamp + placed_at + self.fingerprint[:REMEMBERED_FINGERPRINT_BYTES]
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """Read the 21 bytes of the hash's value."""
-        assert len(packed) == 21
+        """Read the 18 bytes of the hash's value; the fingerprint has five bytes then."""
+        assert len(packed) == REMEMBERED_BYTES
         epoch, seq, placed_at_ms = packed[:2], packed[2:7], packed[7:13]
         return cls(
             int.from_bytes(epoch, "big"),

@@ -4,7 +4,7 @@
 -- the writes.
 local INCARNATION = "@incarnation@"
 local NOT_READY, ALREADY, DONE = -1, 1, 0
-local ORDER_STAMP_BYTES, REMEMBERED_BYTES = 7, 21
+local ORDER_STAMP_BYTES, REMEMBERED_BYTES = 7, 18
 
 -- Whether the key is to be rewritten: it is still remembered as the order that is returned.
 local function is_key_of_order()

@@ -6,22 +6,26 @@ local BATCH_VERSION, BATCH_ORDERS_MAX, QUANTITY_MAX = 1, 1024, 1000000
 local LEASE_AHEAD_MS_MAX = 5000
 local KEY_HASH_BYTES, FINGERPRINT_BYTES = 16, 8
 
+-- msgpack: an array of two or of four, of which the first is the version.
+local BATCH_HEAD, ENTRY_HEAD = "\146\1", "\148\1"
+
 local STALE, REPLAY, KEY_MISMATCH = -5, 1, -1
 local NOT_OPEN, ENDED, PAUSED = -2, -3, -4
 local OVER_LIMIT, SOLD_OUT, BACKLOG_FULL, PLACED = -7, -8, -6, 0
 
--- What `replays` holds, big-endian: epoch 2 bytes, seq 5, placed_at_ms 6, fingerprint 8.
-local REMEMBERED = ">I2I5I6c8"
-local REMEMBERED_BYTES, REMEMBERED_FINGERPRINT_AT = 21, 14
+-- What `replays` holds, big-endian: epoch 2 bytes, seq 5, placed_at_ms 6, and of the fingerprint
+-- the first 5: 18 bytes are the most that cost a field no more memory than 11 would.
+local REMEMBERED, REMEMBERED_BYTES = ">I2I5I6c5", 18
+local REMEMBERED_FINGERPRINT_AT, REMEMBERED_FINGERPRINT_BYTES = 14, 5
 
-local function is_text_of(value, bytes)
-  return type(value) == "string" and #value == bytes
-end
+-- The loops below run for every order that is sold: locals instead of look-ups, and no iterators.
+local type, sub, pack_struct = type, string.sub, struct.pack
 
 local function is_sound(order)
-  local shopper, quantity = order[3], order[4]
+  local key_hash, fingerprint, shopper, quantity = order[1], order[2], order[3], order[4]
   return #order == 6
-    and is_text_of(order[1], KEY_HASH_BYTES) and is_text_of(order[2], FINGERPRINT_BYTES)
+    and type(key_hash) == "string" and #key_hash == KEY_HASH_BYTES
+    and type(fingerprint) == "string" and #fingerprint == FINGERPRINT_BYTES
     and type(shopper) == "string" and shopper ~= ""
     and type(quantity) == "number" and quantity % 1 == 0
     and quantity >= 1 and quantity <= QUANTITY_MAX
@@ -29,11 +33,13 @@ local function is_sound(order)
 end
 
 local function read_batch()
-  local version, asked = unpack(cmsgpack.unpack(batch))
+  local parts, more = cmsgpack.unpack(batch)
+  local version, asked = parts[1], parts[2]
+  assert(more == nil, "more than one batch")
   assert(version == BATCH_VERSION, "unknown version of the batch")
   assert(#asked >= 1 and #asked <= BATCH_ORDERS_MAX, "bad number of orders")
-  for _, order in ipairs(asked) do
-    assert(is_sound(order), "a malformed order")
+  for i = 1, #asked do
+    assert(is_sound(asked[i]), "a malformed order")
   end
   return asked
 end
@@ -86,12 +92,12 @@ end
 -- One HMGET for a column of the batch: field -> value, or false where there is none.
 local function look_up(key, asked, column)
   local fields, found = {}, {}
-  for i, order in ipairs(asked) do
-    fields[i] = order[column]
+  for i = 1, #asked do
+    fields[i] = asked[i][column]
   end
   local values = redis.call("HMGET", key, unpack(fields))
-  for i, field in ipairs(fields) do
-    found[field] = values[i]
+  for i = 1, #fields do
+    found[fields[i]] = values[i]
   end
   return found
 end
@@ -108,7 +114,8 @@ end
 
 local function answer_known_key(remembered, fingerprint)
   assert(#remembered == REMEMBERED_BYTES, "a remembered order of another length")
-  if string.sub(remembered, REMEMBERED_FINGERPRINT_AT) ~= fingerprint then
+  local known = sub(remembered, REMEMBERED_FINGERPRINT_AT)
+  if known ~= sub(fingerprint, 1, REMEMBERED_FINGERPRINT_BYTES) then
     return {KEY_MISMATCH, 0}
   end
   local epoch, seq, placed_at_ms = struct.unpack(REMEMBERED, remembered)
@@ -131,7 +138,7 @@ end
 local function accept(plan, bucket, order, held, now_ms)
   local key_hash, fingerprint, shopper, quantity = order[1], order[2], order[3], order[4]
   local accepted, seq = #plan.accepted, bucket.orders_placed
-  local remembered = struct.pack(REMEMBERED, plan.epoch, seq, now_ms, fingerprint)
+  local remembered = pack_struct(REMEMBERED, plan.epoch, seq, now_ms, fingerprint)
   bucket.remaining = bucket.remaining - quantity
   bucket.orders_placed = seq + 1
   bucket.units_placed = bucket.units_placed + quantity
@@ -145,21 +152,30 @@ end
 
 -- One field and value per buyer; who bought twice in a batch is written once, with the last count.
 local function units_of_buyers(plan)
-  local fields, seen = {}, {}
-  for _, order in ipairs(plan.accepted) do
-    local shopper = order[3]
+  local fields, seen, accepted, held = {}, {}, plan.accepted, plan.held
+  for i = 1, #accepted do
+    local shopper = accepted[i][3]
     if not seen[shopper] then
       seen[shopper] = true
       fields[#fields + 1] = shopper
-      fields[#fields + 1] = plan.held[shopper]
+      fields[#fields + 1] = held[shopper]
     end
   end
   return fields
 end
 
+-- The entry holds the accepted orders as the batch spelt them: when none was refused and none was
+-- changed, that is the batch without its head.
+local function entry_of(plan, asked, first_seq, now_ms)
+  if #plan.accepted < #asked or plan.changes_orders or sub(batch, 1, #BATCH_HEAD) ~= BATCH_HEAD then
+    return cmsgpack.pack({BATCH_VERSION, first_seq, now_ms, plan.accepted})
+  end
+  return ENTRY_HEAD .. cmsgpack.pack(first_seq, now_ms) .. sub(batch, #BATCH_HEAD + 1)
+end
+
 -- The entry first: of these writes only it could fail, if `orders` were no stream.
-local function write(plan, bucket, first_seq, now_ms)
-  local entry = cmsgpack.pack({BATCH_VERSION, first_seq, now_ms, plan.accepted})
+local function write(plan, bucket, asked, first_seq, now_ms)
+  local entry = entry_of(plan, asked, first_seq, now_ms)
   local entry_id = redis.call("XADD", orders, "*", "b", entry)
   redis.call("HSET", replays, unpack(plan.remembered))
   redis.call("HSET", shoppers, unpack(units_of_buyers(plan)))
@@ -173,8 +189,8 @@ end
 
 local function answer_all(asked, answer_one)
   local answers = {}
-  for i, order in ipairs(asked) do
-    answers[i] = answer_one(order)
+  for i = 1, #asked do
+    answers[i] = answer_one(asked[i])
   end
   return answers
 end

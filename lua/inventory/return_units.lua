@@ -20,7 +20,7 @@
 ---   units        int       1..limit
 ---   key_hash     16 bytes  the key to forget, or "" to leave it remembered
 ---   order_stamp  7 bytes   epoch and seq of the order returned, or "" with an empty key_hash
----   owner        21 bytes  what `replays` shall hold instead, or "" to hold nothing
+---   owner        18 bytes  what `replays` shall hold instead, or "" to hold nothing
 --- RETURNS {code, detail}, checked in this order
 ---   NOT_READY  -1  detail: 0; no state here, or fenced, or of another incarnation
 ---   ALREADY    1   detail: units remaining

@@ -6,7 +6,7 @@ from typing import Final
 import msgpack
 import pytest
 
-from app.inventory.bucket import RememberedOrder
+from app.inventory.bucket import REMEMBERED_FINGERPRINT_BYTES, RememberedOrder
 from app.kernel.errors import BrokenState, RedisRefused, ScriptMissing
 from app.orders.answers import PlaceCode, Placed, Refused, Replay
 from app.orders.stream import BATCH_ORDERS_MAX, PlacementRequest, place_orders, place_orders_script
@@ -221,7 +221,7 @@ async def test_a_placed_order_is_written_everywhere(bucket: BucketOnValkey) -> N
     assert entry.orders_placed_before == 1
     assert entry.placed_at_ms == entry.entry_id.ms
     assert await bucket.remembered("k1") == RememberedOrder(
-        EPOCH, 1, entry.placed_at_ms, fingerprint("a")
+        EPOCH, 1, entry.placed_at_ms, fingerprint("a")[:REMEMBERED_FINGERPRINT_BYTES]
     )
     assert await bucket.held() == {"zoe": 2, "ann": 2}
     assert await bucket.numbers("remaining", "orders_placed", "units_placed") == [6, 2, 4]
