@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from app.admission.settings import AuthSettings
+from app.fulfilment.settings import FulfilmentSettings
 from app.inventory.coordinator import CoordinatorSettings
 from app.inventory.mover import MoverSettings
 from app.kernel.errors import BadConfiguration
@@ -122,6 +123,7 @@ class Settings:
     inventory: InventorySettings = field(default_factory=InventorySettings)
     orders: OrdersSettings = field(default_factory=OrdersSettings)
     payments: PaymentsSettings = field(default_factory=PaymentsSettings)
+    fulfilment: FulfilmentSettings = field(default_factory=FulfilmentSettings)
     settlement: SettlementSettings = field(default_factory=SettlementSettings)
     sandbox: SandboxRoleSettings = field(default_factory=SandboxRoleSettings)
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 import click
 
 from app.cli.output import print_json
+from app.fulfilment.settings import FulfilmentSettings
 from app.kernel.clock import SystemClock
 from app.orders.sealing import OrderIds
 from app.payments.stage import PaymentStage, Providers
@@ -17,6 +18,7 @@ from app.web.openapi import document
 from app.wiring.api import ADMIN_TITLE, PUBLIC_TITLE, Api
 from app.wiring.stores import VERSION, Stores
 
+_NO_SECRET: Final = f'[{{"kid": "none", "key": "{"A" * 43}", "use": "seal"}}]'  # seals nothing
 _NOWHERE: Final = "127.0.0.1:1"  # nobody is asked: a description needs no store
 
 
@@ -37,7 +39,7 @@ def describe(*, is_admin: bool) -> dict[str, Any]:
 
 def _unconnected_api() -> Api:
     """Put an api together as `serve` does, on stores that nobody will ever ask."""
-    settings = Settings()
+    settings = Settings(fulfilment=FulfilmentSettings(delivery_keys=_NO_SECRET))
     redis = open_redis(f"redis://{_NOWHERE}", client_name="doorbuster-openapi")
     stores = Stores(
         shards=Shards([f"postgresql://{_NOWHERE}/shard"], settings.postgres.database),

@@ -271,6 +271,7 @@ def _environment(plan: _Plan, extra: Mapping[str, str]) -> dict[str, str]:
             [{"token": plan.keys.admin_token, "scope": "operator", "name": "up"}]
         ),
         "DOORBUSTER_ORDERS__ID_KEY": plan.keys.order_id_key,
+        "DOORBUSTER_FULFILMENT__DELIVERY_KEYS": _json([plan.keys.delivery_key]),
         "DOORBUSTER_WEB__HOST": LOCALHOST,
         "DOORBUSTER_WEB__PORT": str(plan.public_port),
         "DOORBUSTER_WEB__ADMIN_PORT": str(plan.admin_port),

@@ -11,6 +11,7 @@ from app.embedded.private_files import read_private, write_private
 SECRETS_NAME: Final = "secrets.json"
 AUTH_KEY_BYTES: Final = 32  # HS256 wants at least as many as its hash has (RFC 7518 §3.2)
 ORDER_ID_KEY_BYTES: Final = 16  # one AES-128 key
+DELIVERY_KEY_BYTES: Final = 32  # what the keys of cipher and search are derived from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,20 @@ def _new_auth_key() -> AuthKey:
     return AuthKey(kid=secrets.token_hex(4), alg="HS256", key=key, use="sign")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryKey:
+    """A key of personal fields, as `DOORBUSTER_FULFILMENT__DELIVERY_KEYS` lists it."""
+
+    kid: str
+    key: str
+    use: str
+
+
+def _new_delivery_key() -> DeliveryKey:
+    key = base64.urlsafe_b64encode(secrets.token_bytes(DELIVERY_KEY_BYTES)).rstrip(b"=").decode()
+    return DeliveryKey(kid=secrets.token_hex(4), key=key, use="seal")
+
+
 def _new_order_id_key() -> str:
     return secrets.token_hex(ORDER_ID_KEY_BYTES)
 
@@ -42,12 +57,14 @@ class RunSecrets:
         admin_token: bearer of the scope `operator` on the admin listener.
         order_id_key: hex; orders already given out are read with it, so it lives as long as they.
         sandbox_key: shared with the sandbox gateway, signs its callbacks.
+        delivery_key: opens the personal fields of orders, so it lives as long as they.
     """
 
     auth_key: AuthKey = field(default_factory=_new_auth_key)
     admin_token: str = field(default_factory=secrets.token_urlsafe)
     order_id_key: str = field(default_factory=_new_order_id_key)
     sandbox_key: str = field(default_factory=secrets.token_urlsafe)
+    delivery_key: DeliveryKey = field(default_factory=_new_delivery_key)
 
 
 def keep_secrets(data_dir: Path) -> RunSecrets:
@@ -56,5 +73,6 @@ def keep_secrets(data_dir: Path) -> RunSecrets:
     kept = read_private(path, RunSecrets)
     if kept is None:
         kept = RunSecrets()
-        write_private(path, kept)
+    # A directory of an older version lacks what was made just now: keep that too.
+    write_private(path, kept)
     return kept

@@ -128,6 +128,11 @@ class AfterSale:
     asked_at: datetime
     changed_at: datetime
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still happen to it."""
+        return self.state not in CASES[self.kind].finals()
+
     def after(self, event: AfterSaleEvent) -> AfterSaleState | None:
         """Say where `event` leads; None if the table of its kind does not allow it now."""
         return CASES[self.kind].moves.get((self.state, event))

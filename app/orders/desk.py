@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+import msgspec
+
 from app.kernel.ids import OrderKey
 from app.orders.closer import AttemptsSettled, SettleAttempts
 from app.orders.confirmations import Confirmations
+from app.orders.groups.wish import group_of_order
+from app.orders.groups.wish import group_of_order
 from app.orders.order import Order, OrderReason, OrderState, Ticket
 from app.orders.placement import Placement
 from app.orders.sealing import OrderIds
@@ -24,11 +28,16 @@ from app.orders.store import (
     orders_of_shopper,
     read_ticket,
 )
+from app.orders.views import DeliveryView, OrderView, view_order, view_ticket_state
 from app.sales.catalog import Catalog
 from app.storage.shards import Shard, Shards
 
 MoneyOfOrder: TypeAlias = Callable[[OrderKey], Awaitable[tuple[list[Any], list[Any]]]]
 """Views of an order's payments and refunds; a later stage knows them."""
+DeliveryOfOrder: TypeAlias = Callable[[OrderKey], Awaitable[DeliveryView | None]]
+"""Where an order goes, masked; likewise."""
+TakeBack: TypeAlias = Callable[[OrderKey], Awaitable[bool]]
+"""Cancel a paid order and refund it, if its sale's policy says so; likewise."""
 Before: TypeAlias = tuple[datetime, OrderKey]
 
 SETTLE_SECONDS = 2.0  # how long a cancel waits for providers before it answers `closing`
@@ -45,6 +54,8 @@ class OrderDesk:
     ids: OrderIds
     settle_attempts: SettleAttempts
     money_of_order: MoneyOfOrder
+    delivery_of_order: DeliveryOfOrder
+    take_back: TakeBack
     count_answer: Callable[[str, str], None]
     now_ms: Callable[[], int]
 
@@ -53,15 +64,19 @@ class OrderDesk:
         key = self.ids.read_own(order_id, shopper)
         if key is None:
             return None
-        found = await read_ticket(self.shards.of(key.sale, key.bucket), key)
+        found = await self.read(key)
         return None if isinstance(found, Order) and found.shopper != shopper else found
+
+    async def read(self, key: OrderKey) -> Order | Ticket | None:
+        """Return what is known of an id that we gave out, whoever's it is."""
+        return await read_ticket(self.shards.of(key.sale, key.bucket), key)
 
     async def cancel(self, order: Order) -> CloseAsked:
         """
         Begin to close a shopper's order, and end it at once where nothing is open.
 
         While a provider is still asked the order stays closing, and the closer
-        carries on.
+        carries on. A paid order is refunded where its sale's policy allows it.
         """
         shard = self.shards.of(order.key.sale, order.key.bucket)
         async with shard.transaction() as connection:
@@ -70,7 +85,24 @@ class OrderDesk:
             )
         if asked in {CloseAsked.CLOSING, CloseAsked.ALREADY_ENDING}:
             await self._end_if_settled(shard, order.key)
+        elif asked is CloseAsked.REFUSED and await self.take_back(order.key):
+            return CloseAsked.ALREADY_ENDING
         return asked
+
+    async def describe(self, order_id: str, found: Order | Ticket) -> OrderView:
+        """Describe an order or ticket with all that its shopper may see of it."""
+        sale = await self.catalog.by_number(found.key.sale)
+        assert sale is not None, "an order of no sale"
+        if isinstance(found, Ticket):
+            return view_ticket_state(order_id, sale.id, found)
+        payments, refunds = await self.money_of_order(found.key)
+        group = group_of_order(self.ids, found)
+        view = view_order(order_id, sale, found, payments, refunds, group)
+        return msgspec.structs.replace(
+            view,
+            delivery=await self.delivery_of_order(found.key),
+            group=group_of_order(self.ids, found),
+        )
 
     async def _end_if_settled(self, shard: Shard, key: OrderKey) -> None:
         try:

@@ -9,6 +9,7 @@ from aiohttp import web
 from app.kernel.clock import is_in_reach
 from app.kernel.ids import BUCKET_MAX, EPOCH_MAX, SALE_MAX, SEQ_MAX, OrderKey
 from app.orders.desk import Before, OrderDesk
+from app.orders.groups.wish import group_of_order, group_of_ticket, wished_group
 from app.orders.order import Order, OrderState, Ticket, TicketState
 from app.orders.placement import Click
 from app.orders.refusals import PLACING_REFUSALS, outcome_name, refusal_of
@@ -21,7 +22,6 @@ from app.orders.views import (
     view_confirmed,
     view_order,
     view_ticket,
-    view_ticket_state,
 )
 from app.sales.sale import Sale, SaleState
 from app.web.access import Access
@@ -177,9 +177,10 @@ class _Routes:
         sale = await self._desk.catalog.find(request.match_info["sale"])
         if sale is None or sale.state is SaleState.DRAFT:
             return problem("sale_not_found", request)
-        if body.group is not None:
-            raise field_invalid(path="$.group", message="this sale has no groups")
-        click = Click(request[SHOPPER], key, body.quantity, body.reference or "")
+        group = wished_group(self._desk.ids, sale, body.group)
+        if group is None:
+            return problem("group_not_found", request)
+        click = Click(request[SHOPPER], key, body.quantity, body.reference or "", group)
         outcome = await self._desk.placement.place(sale, click)
         self._desk.count_answer(sale.id, outcome_name(outcome))
         if isinstance(outcome, Accepted):
@@ -200,9 +201,12 @@ class _Routes:
                 accepted.key, accepted.entry_id, seconds
             )
             if order is not None:
-                view = view_confirmed(order_id, sale.id, order)
+                view = view_confirmed(
+                    order_id, sale.id, order, group_of_order(self._desk.ids, order)
+                )
                 return respond(request, 201, view, headers)
-        view = view_ticket(order_id, sale, click.quantity, click.reference, accepted)
+        group = group_of_ticket(self._desk.ids, accepted.key, click.group)
+        view = view_ticket(order_id, sale, click.quantity, click.reference, accepted, group)
         return respond(request, 202, view, headers)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
@@ -210,7 +214,7 @@ class _Routes:
         found = await self._desk.read_own(order_id, request[SHOPPER])
         if found is None:
             return problem("order_not_found", request)
-        return respond(request, 200, await _view(self._desk, order_id, found))
+        return respond(request, 200, await self._desk.describe(order_id, found))
 
     async def list_own(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, OrderPage)
@@ -231,7 +235,7 @@ class _Routes:
             return problem("order_not_cancellable", request)
         after = await self._desk.read_own(order_id, shopper)
         assert after is not None, "a row that was just changed"
-        return respond(request, 200, await _view(self._desk, order_id, after))
+        return respond(request, 200, await self._desk.describe(order_id, after))
 
 
 class _AdminRoutes:
@@ -260,7 +264,7 @@ class _AdminRoutes:
         if found is None:
             return problem("order_not_found", request)
         timeline = OrderTimeline(
-            order=await _view(self._desk, order_id, found),
+            order=await self._desk.describe(order_id, found),
             shopper=found.shopper if isinstance(found, Order) else None,
             key=key._asdict(),
             timeline=[EventView(**event) for event in await order_timeline(shard, key)],
@@ -268,21 +272,13 @@ class _AdminRoutes:
         return respond(request, 200, timeline)
 
 
-async def _view(desk: OrderDesk, order_id: str, found: Order | Ticket) -> OrderView:
-    sale = await desk.catalog.by_number(found.key.sale)
-    assert sale is not None, "an order of no sale"
-    if isinstance(found, Ticket):
-        return view_ticket_state(order_id, sale.id, found)
-    payments, refunds = await desk.money_of_order(found.key)
-    return view_order(order_id, sale, found, payments, refunds)
-
-
 async def _page(desk: OrderDesk, orders: list[Order], limit: int) -> OrderList:
     items = []
     for order in orders[:limit]:
         sale = await desk.catalog.by_number(order.key.sale)
         assert sale is not None, "an order of no sale"
-        items.append(view_order(desk.ids.write(order.key, order.shopper), sale, order))
+        order_id, group = desk.ids.write(order.key, order.shopper), group_of_order(desk.ids, order)
+        items.append(view_order(order_id, sale, order, group=group))
     more = len(orders) > limit
     last = orders[limit - 1] if more else None
     return OrderList(

@@ -14,6 +14,9 @@ from app.admission.authenticator import TokenAuthenticator
 from app.admission.operators import Operators
 from app.admission.settings import read_operator_tokens, read_token_keys
 from app.admission.tokens import ShopperTokens
+from app.fulfilment.desk import FulfilmentDesk
+from app.fulfilment.operators.routes import admin_endpoints as fulfilment_admin_endpoints
+from app.fulfilment.routes import endpoints as fulfilment_endpoints
 from app.inventory.queues import Queues, read_all_queues
 from app.inventory.routes import admin_endpoints as stock_endpoints
 from app.inventory.stock import Stock
@@ -23,6 +26,8 @@ from app.kernel.errors import DoorbusterError
 from app.orders.confirmations import Confirmations
 from app.orders.desk import OrderDesk
 from app.orders.fast_lane import BuyLane
+from app.orders.groups.routes import GroupDesk
+from app.orders.groups.routes import endpoints as group_endpoints
 from app.orders.letters.routes import admin_endpoints as letter_endpoints
 from app.orders.placement import Placement
 from app.orders.routes import admin_endpoints as order_admin_endpoints
@@ -52,6 +57,7 @@ from app.web.fast_lane import Stamp
 from app.web.health import Readiness, health_endpoints
 from app.web.openapi import openapi_endpoint
 from app.web.server import Listener
+from app.wiring.fulfilment import fulfilment_of
 from app.wiring.listeners import own_listener, start_own, store_checks
 from app.wiring.stores import (
     VERSION,
@@ -66,7 +72,12 @@ ADMIN_TITLE: Final = "Doorbuster, admin"
 
 async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
     """Serve shoppers and callbacks; the first api process serves operators too."""
-    require(settings, "DOORBUSTER_AUTH__KEYS", "DOORBUSTER_AUTH__OPERATORS")
+    require(
+        settings,
+        "DOORBUSTER_AUTH__KEYS",
+        "DOORBUSTER_AUTH__OPERATORS",
+        "DOORBUSTER_FULFILMENT__DELIVERY_KEYS",
+    )
     index = settings.process.index
     metrics = Metrics(role="api", process=f"api-{index}", version=VERSION)
     async with contextlib.AsyncExitStack() as opened:
@@ -115,6 +126,7 @@ class Api:
         self._metrics = metrics
         self.clock = ServerClock(SystemClock())
         self.catalog = Catalog(stores.shards)
+        self._acts = fulfilment_of(settings, stores.shards, stage)
         self.stock = Stock(stores.shards, stores.redis, stores.deployment)
         api_url = settings.redis.api_url or settings.redis.url
         tally = PlacementTally()
@@ -152,7 +164,9 @@ class Api:
         return [
             *sale_endpoints(self._sale_desk()),
             *order_endpoints(self._order_desk()),
+            *group_endpoints(self._group_desk()),
             *payment_endpoints(self._stage),
+            *fulfilment_endpoints(self._fulfilment_desk()),
         ]
 
     def admin_endpoints(self) -> list[Endpoint]:
@@ -161,6 +175,7 @@ class Api:
             *sale_admin_endpoints(self._sale_desk()),
             *stock_endpoints(self.catalog, self.stock, self._read_queues),
             *order_admin_endpoints(self._order_desk()),
+            *fulfilment_admin_endpoints(self._fulfilment_desk()),
             *letter_endpoints(self._stores.shards, self.catalog),
             *ledger_endpoints(Books(self._stores.ledger)),
             audit_endpoint(self._audit),
@@ -226,6 +241,14 @@ class Api:
             gate_seen=self.stock.gate_seen,
         )
 
+    def _fulfilment_desk(self) -> FulfilmentDesk:
+        return FulfilmentDesk(orders=self._order_desk(), acts=self._acts)
+
+    def _group_desk(self) -> GroupDesk:
+        return GroupDesk(
+            shards=self._stores.shards, catalog=self.catalog, ids=self._stage.order_ids
+        )
+
     def _order_desk(self) -> OrderDesk:
         return OrderDesk(
             shards=self._stores.shards,
@@ -235,6 +258,8 @@ class Api:
             ids=self._stage.order_ids,
             settle_attempts=partial(settle_attempts, self._stage),
             money_of_order=partial(payments_of_order, self._stores.shards),
+            delivery_of_order=self._acts.delivery_of_order,
+            take_back=self._acts.take_back,
             count_answer=self._metrics.answers.count,
             now_ms=self.clock.now_ms,
         )

@@ -19,7 +19,7 @@ from app.payments.group_refunds import refund_members_once
 from app.payments.letters import retry_callbacks_once
 from app.payments.refunds import send_refunds_once
 from app.payments.stage import PaymentStage
-from app.settings import Settings
+from app.settings import Settings, require
 from app.settlement.poster import post_once
 from app.storage.duties import Duties
 from app.storage.redis import open_redis
@@ -27,6 +27,7 @@ from app.storage.shards import Shard
 from app.telemetry.lag import measure_lag
 from app.telemetry.metrics import Metrics
 from app.web.health import Readiness
+from app.wiring.fulfilment import fulfilment_of, fulfilment_work
 from app.wiring.listeners import own_listener, start_own
 from app.wiring.loops import Work, start_loops
 from app.wiring.stores import (
@@ -45,10 +46,12 @@ RETRY_PACE: Final = Pace(idle_ms=1_000)  # what an operator asks for by hand
 
 async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
     """Flush, close, move, enquire, refund and post until told to stop."""
+    require(settings, "DOORBUSTER_FULFILMENT__DELIVERY_KEYS")
     metrics = Metrics(role="worker", process="worker", version=VERSION)
     async with contextlib.AsyncExitStack() as opened:
         stores = await opened.enter_async_context(open_stores(settings, metrics))
         stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
+        acts = fulfilment_of(settings, stores.shards, stage)
         # Its own connections: a wave of returns must not hold up the flush.
         flush_redis = open_redis(settings.redis.url, client_name="doorbuster-flusher")
         opened.push_async_callback(flush_redis.aclose)
@@ -72,6 +75,7 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
                 ]
                 start_loops(tasks, work, stopping)
             start_loops(tasks, money_work(settings, stores, stage), stopping)
+            start_loops(tasks, fulfilment_work(settings, acts), stopping)
             await start_own(own, settings)
             readiness.started = True
             lag = tasks.create_task(measure_lag(metrics.loop_lag_seconds))

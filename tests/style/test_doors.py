@@ -25,7 +25,7 @@ yarl                         app.payments.providers.* app.sandbox.*
 msgpack                      app.orders.stream app.orders.placement
 msgspec                      app.* loadtest.*   # decodes and checks; does no I/O
 cryptography                 app.payments.providers.* app.admission.* app.orders.sealing
-cryptography                 app.sandbox.* app.embedded.payment_keys
+cryptography                 app.fulfilment.seals app.sandbox.* app.embedded.payment_keys
 jwt                          app.admission.*
 uvloop                       app.cli.* loadtest.bench.*
 click                        app.cli.* loadtest.bench.*

@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -432,6 +432,7 @@ class Site:
             "DOORBUSTER_AUTH__KEYS": json.dumps(auth),
             "DOORBUSTER_AUTH__OPERATORS": json.dumps([operator]),
             "DOORBUSTER_ORDERS__ID_KEY": self.keys.order_id_key,
+            "DOORBUSTER_FULFILMENT__DELIVERY_KEYS": json.dumps([asdict(self.keys.delivery_key)]),
             "DOORBUSTER_WEB__HOST": LOCALHOST,
             "DOORBUSTER_WEB__PORT": str(self._public_port),
             "DOORBUSTER_WEB__ADMIN_PORT": str(self._admin_port),

@@ -251,6 +251,7 @@ def environment_of(
         "DOORBUSTER_AUTH__KEYS": json.dumps([asdict(keys.auth_key)]),
         "DOORBUSTER_AUTH__OPERATORS": json.dumps([operator]),
         "DOORBUSTER_ORDERS__ID_KEY": keys.order_id_key,
+        "DOORBUSTER_FULFILMENT__DELIVERY_KEYS": json.dumps([asdict(keys.delivery_key)]),
         "DOORBUSTER_WEB__HOST": "127.0.0.1",
         "DOORBUSTER_WEB__PORT": str(port),
         "DOORBUSTER_PAYMENTS__SANDBOX_KEY": keys.sandbox_key,

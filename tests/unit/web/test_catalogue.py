@@ -13,6 +13,7 @@ CONTRACT = """
 401 unauthorized
 403 not_open sale_ended sale_paused not_admitted forbidden csrf_failed
 404 not_found sale_not_found order_not_found group_not_found payment_not_found
+404 after_sale_not_found
 405 method_not_allowed
 408 request_timeout
 413 body_too_large
@@ -21,7 +22,7 @@ CONTRACT = """
 409 sold_out limit_reached order_not_confirmed order_not_payable order_not_cancellable
 409 order_not_shippable order_not_confirmable delivery_locked refund_exceeds_paid not_refundable
 409 group_full group_expired already_in_group payment_in_progress sale_state_conflict
-409 approval_required
+409 approval_required order_not_reviewable after_sale_conflict
 422 validation_failed idempotency_mismatch
 429 too_many_requests
 500 internal_error

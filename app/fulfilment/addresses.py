@@ -1,0 +1,141 @@
+"""Personal fields of orders: written sealed, read opened, sealed anew when the key changes."""
+
+from dataclasses import dataclass
+
+from app.fulfilment.delivery import Delivery, full_mobile
+from app.fulfilment.delivery_store import (
+    SealedDelivery,
+    SealedInvoice,
+    old_deliveries,
+    old_invoices,
+    orders_by_mobile,
+    put_delivery,
+    put_invoice,
+    read_delivery,
+    read_invoice,
+    reseal_deliveries,
+)
+from app.fulfilment.invoice import InvoiceWish
+from app.fulfilment.seals import FieldSeals
+from app.kernel.ids import OrderKey
+from app.orders.life_store import move_order
+from app.orders.order import Order, OrderEvent
+from app.orders.store import lock_order
+from app.storage.shards import Shard, Shards
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The sealed fields of every shard, and the keys to them."""
+
+    shards: Shards
+    seals: FieldSeals
+
+    async def change(self, key: OrderKey, delivery: Delivery, *, actor: str) -> bool:
+        """
+        Write where an order goes; the same details again change nothing.
+
+        Returns:
+            False if the order has left, or its timeline is too long for another change.
+        """
+        async with self._shard(key).transaction() as connection:
+            order = await lock_order(connection, key)
+            assert order is not None, key
+            known = await read_delivery(connection, key)
+            if known is not None and self.open(key, known) == delivery:
+                return True
+            if not await move_order(
+                connection, key, OrderEvent.DELIVERY_CHANGED, actor=actor, detail={}
+            ):
+                return False
+            await put_delivery(connection, key, self.seal(key, delivery))
+        return True
+
+    async def find(self, key: OrderKey) -> Delivery | None:
+        """Return where an order goes, in clear; None if nobody has said."""
+        async with self._shard(key).connection() as connection:
+            sealed = await read_delivery(connection, key)
+        return None if sealed is None else self.open(key, sealed)
+
+    async def search(self, mobile: str, orders_max: int) -> list[Order]:
+        """Return orders of all shards that go to a phone number, newest first."""
+        hashes = self.seals.hashes_of_mobile(full_mobile(mobile))
+        found: list[Order] = []
+        for shard in self.shards.all:
+            found += await orders_by_mobile(shard, hashes, orders_max)
+        found.sort(key=lambda order: (order.placed_at, order.key), reverse=True)
+        return found[:orders_max]
+
+    async def wish_invoice(self, key: OrderKey, wish: InvoiceWish) -> None:
+        """Write to whom an order's invoice goes."""
+        async with self._shard(key).transaction() as connection:
+            await put_invoice(connection, key, self.seal_invoice(key, wish))
+
+    async def find_invoice(self, key: OrderKey) -> InvoiceWish | None:
+        """Return to whom an order's invoice goes, in clear."""
+        async with self._shard(key).connection() as connection:
+            sealed = await read_invoice(connection, key)
+        return None if sealed is None else self.open_invoice(key, sealed)
+
+    async def reseal_once(self, rows_max: int) -> int:
+        """
+        Seal anew what is still under an older key; one bounded pass over every shard.
+
+        Returns:
+            How many rows were sealed anew: 0 when an older key may be taken away.
+
+        Raises:
+            ShardUnavailable: what is done stays done; call again.
+            BrokenState: a row names a key that is not configured here.
+        """
+        return sum([await self._reseal_on(shard, rows_max) for shard in self.shards.all])
+
+    async def _reseal_on(self, shard: Shard, rows_max: int) -> int:
+        async with shard.transaction() as connection:
+            old = await old_deliveries(connection, self.seals.kid, rows_max)
+            if old:
+                anew = [(key, self.seal(key, self.open(key, sealed))) for key, sealed in old]
+                await reseal_deliveries(connection, anew)
+            wishes = await old_invoices(connection, self.seals.kid, rows_max)
+            for key, sealed in wishes:
+                opened = self.open_invoice(key, sealed)
+                await put_invoice(connection, key, self.seal_invoice(key, opened))
+        return len(old) + len(wishes)
+
+    def seal(self, key: OrderKey, delivery: Delivery) -> SealedDelivery:
+        return SealedDelivery(
+            kid=self.seals.kid,
+            receiver=self.seals.seal(key, "receiver", delivery.receiver),
+            mobile=self.seals.seal(key, "mobile", delivery.mobile),
+            address=self.seals.seal(key, "address", delivery.address),
+            mobile_index=self.seals.hash_mobile(full_mobile(delivery.mobile)),
+        )
+
+    def open(self, key: OrderKey, sealed: SealedDelivery) -> Delivery:
+        return Delivery(
+            receiver=self.seals.open(sealed.kid, key, "receiver", sealed.receiver),
+            mobile=self.seals.open(sealed.kid, key, "mobile", sealed.mobile),
+            address=self.seals.open(sealed.kid, key, "address", sealed.address),
+        )
+
+    def seal_invoice(self, key: OrderKey, wish: InvoiceWish) -> SealedInvoice:
+        number = wish.tax_number
+        return SealedInvoice(
+            kind=wish.kind,
+            kid=self.seals.kid,
+            title=self.seals.seal(key, "title", wish.title),
+            tax_number=None if number is None else self.seals.seal(key, "tax_number", number),
+        )
+
+    def open_invoice(self, key: OrderKey, sealed: SealedInvoice) -> InvoiceWish:
+        number = sealed.tax_number
+        return InvoiceWish(
+            kind=sealed.kind,
+            title=self.seals.open(sealed.kid, key, "title", sealed.title),
+            tax_number=(
+                None if number is None else self.seals.open(sealed.kid, key, "tax_number", number)
+            ),
+        )
+
+    def _shard(self, key: OrderKey) -> Shard:
+        return self.shards.of(key.sale, key.bucket)

@@ -1,0 +1,1 @@
+"""What operators do with paid orders: review, ship, decide, note, search."""
