@@ -56,14 +56,22 @@ class _Sum:
     counts: Callable[[Row], bool]
 
 
-def read_bill(packed: bytes, kind: BillKind, day: date) -> Bill:
+def read_bill(
+    packed: bytes, kind: BillKind, day: date, unpacked_bytes_max: int = UNPACKED_BYTES_MAX
+) -> Bill:
     """
     Unpack and read one bill.
+
+    Args:
+        packed: the zip as downloaded.
+        kind: what was asked for.
+        day: in Beijing.
+        unpacked_bytes_max: what is larger is no bill, whatever its headers claim.
 
     Raises:
         MalformedMessage: it is no such bill, is too large, or contradicts its own sums.
     """
-    raw = _unpack_details(packed)
+    raw = _unpack_details(packed, unpacked_bytes_max)
     try:
         text = raw.decode("gb18030")  # holds GBK, and the characters that came later
         rows, remarks = _read_table(text)
@@ -74,10 +82,10 @@ def read_bill(packed: bytes, kind: BillKind, day: date) -> Bill:
     return Bill(kind=kind, day=day, lines=lines, raw=raw)
 
 
-def _unpack_details(packed: bytes) -> bytes:
+def _unpack_details(packed: bytes, bytes_max: int) -> bytes:
     try:
         with zipfile.ZipFile(BytesIO(packed), metadata_encoding="gbk") as archive:
-            return _read_member(archive, _details_member(archive))
+            return _read_member(archive, _details_member(archive), bytes_max)
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
@@ -107,10 +115,10 @@ def _details_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     return details[0]
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, bytes_max: int) -> bytes:
     with archive.open(member) as file:
-        raw = file.read(UNPACKED_BYTES_MAX + 1)
-    if len(raw) > UNPACKED_BYTES_MAX:
+        raw = file.read(bytes_max + 1)
+    if len(raw) > bytes_max:
         raise MalformedMessage(why="larger than any bill")
     return raw
 

@@ -27,7 +27,7 @@ from app.payments.provider import (
 )
 from app.payments.providers.alipay.wire import CURRENCY, from_beijing, from_yuan
 
-_NO_AMOUNT: Final = msgspec.Raw(b'"0"')
+NO_AMOUNT: Final = msgspec.Raw(b"null")
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -72,7 +72,7 @@ class TradeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     trade_no: Text
     trade_status: Text
     total_amount: msgspec.Raw
-    refund_fee: msgspec.Raw = _NO_AMOUNT
+    refund_fee: msgspec.Raw = NO_AMOUNT
     send_pay_date: str | None = None
 
 
@@ -112,7 +112,7 @@ class RefundQueryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str | None = None
     trade_no: str | None = None
     out_request_no: str | None = None
-    refund_amount: msgspec.Raw | None = None
+    refund_amount: msgspec.Raw = NO_AMOUNT
     refund_status: str | None = None
 
 
@@ -134,7 +134,7 @@ def read_trade(
     told = TradeTold(
         status=answer.trade_status,
         total_minor=read_amount(answer.total_amount),
-        refunded_minor=read_amount(answer.refund_fee),
+        refunded_minor=read_amount(answer.refund_fee, absent=0),
         paid_at=from_beijing(answer.send_pay_date) if answer.send_pay_date else None,
     )
     return PaySnapshot(
@@ -208,7 +208,7 @@ def read_refund_query(
         status=status,
         merchant_id=account.merchant_id,
         provider_number=answer.trade_no,
-        amount_minor=0 if answer.refund_amount is None else read_amount(answer.refund_amount),
+        amount_minor=read_amount(answer.refund_amount, absent=0),
         currency=CURRENCY,
     )
 
@@ -221,15 +221,21 @@ def missing_refund(refund: RefundRequest) -> RefundSnapshot:
     )
 
 
-def read_amount(raw: msgspec.Raw) -> int:
+def read_amount(raw: msgspec.Raw, absent: int | None = None) -> int:
     """
     Read an amount in yuan from its JSON text, a string or a number.
 
     The text of a number is read as it stands: it never becomes a float.
 
+    Args:
+        raw: the text.
+        absent: what null stands for; None when the amount must be there.
+
     Raises:
         ValueError: it is neither.
     """
+    if absent is not None and bytes(raw) == bytes(NO_AMOUNT):
+        return absent
     try:
         text = bytes(raw).decode("ascii")
     except UnicodeDecodeError as error:

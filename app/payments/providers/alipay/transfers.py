@@ -18,7 +18,7 @@ from app.payments.provider import (
     TransferSnapshot,
     TransferState,
 )
-from app.payments.providers.alipay.trades import read_amount
+from app.payments.providers.alipay.trades import NO_AMOUNT, read_amount
 from app.payments.providers.alipay.wire import CURRENCY, to_yuan
 
 PRODUCT_CODE: Final = "TRANS_ACCOUNT_NO_PWD"
@@ -44,7 +44,7 @@ class TransferAnswer(msgspec.Struct, frozen=True, kw_only=True):
     out_biz_no: Text
     status: Text
     order_id: Text = ""
-    trans_amount: msgspec.Raw | None = None
+    trans_amount: msgspec.Raw = NO_AMOUNT
     fail_reason: str | None = None
     error_code: str | None = None
 
@@ -93,16 +93,13 @@ def read_transfer(
     if answer.out_biz_no != transfer.number:
         message = "an answer about another transfer"
         raise ValueError(message)
-    amount_minor = transfer.amount_minor
-    if answer.trans_amount is not None:
-        amount_minor = read_amount(answer.trans_amount)
     return TransferSnapshot(
         number=answer.out_biz_no,
         state=_STATES.get(answer.status, TransferState.UNKNOWN),
         merchant_id=account.merchant_id,
         app_id=account.app_id,
         provider_number=answer.order_id or None,
-        amount_minor=amount_minor,
+        amount_minor=read_amount(answer.trans_amount, absent=transfer.amount_minor),
         currency=CURRENCY,
         failure=_failure(answer),
     )

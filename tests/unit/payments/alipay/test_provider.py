@@ -1,0 +1,710 @@
+"""The provider against a gateway that checks our signatures and signs with keys of its own."""
+
+import base64
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from aiohttp import web
+
+from app.payments.provider import (
+    BillKind,
+    Outcome,
+    ParamsAction,
+    PaySnapshot,
+    PaysOut,
+    PayState,
+    Product,
+    QrAction,
+    RedirectAction,
+    RefundSnapshot,
+    RefundStatus,
+    TellsBills,
+    TransferRequest,
+    TransferState,
+)
+from app.payments.providers.alipay.provider import AlipayProvider
+from tests.fakes import FixedClock
+from tests.unit.payments.alipay.alipay_side import (
+    APP_ID,
+    NOW,
+    NOW_MS,
+    NUMBER,
+    REFUND_NUMBER,
+    SELLER_ID,
+    TRADE_NO,
+    answer,
+    certificate,
+    notification_fields,
+    pem,
+    serial_of,
+    signed_form,
+)
+from tests.unit.payments.alipay.bill_files import TRADE_BILL, packed
+from tests.unit.payments.alipay.gateway import (
+    ATTEMPT,
+    CALLBACK_URL,
+    REFUND,
+    Gateway,
+    account,
+    charge,
+    check_request,
+    open_account,
+    running_gateway,
+)
+
+PATH: Final = "/gateway.do"
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with running_gateway() as running:
+        yield running
+
+
+@pytest.fixture
+async def alipay(gateway: Gateway) -> AsyncIterator[AlipayProvider]:
+    async with open_account(account(gateway.url + PATH)) as provider:
+        yield provider
+
+
+PAID: Final = {
+    "code": "10000",
+    "msg": "Success",
+    "out_trade_no": NUMBER,
+    "trade_no": TRADE_NO,
+    "trade_status": "TRADE_SUCCESS",
+    "total_amount": "12.34",
+    "buyer_user_id": "2088000000000003",
+    "send_pay_date": "2026-11-22 12:00:04",
+}
+
+
+# product -> method                product_code
+CARRIED: Final = """
+  page       alipay.trade.page.pay FAST_INSTANT_TRADE_PAY
+  wap        alipay.trade.wap.pay  QUICK_WAP_WAY
+  h5         alipay.trade.wap.pay  QUICK_WAP_WAY
+  app        alipay.trade.app.pay  QUICK_MSECURITY_PAY
+"""
+
+
+@pytest.mark.parametrize("line", CARRIED.strip().splitlines())
+async def test_the_shopper_carries_a_signed_request(
+    alipay: AlipayProvider, gateway: Gateway, line: str
+):
+    product, method, product_code = line.split()
+    result = await alipay.create(charge(Product(product)))
+    assert result.outcome is Outcome.CONFIRMED
+    if isinstance(result.value, ParamsAction):
+        carried = result.value.params["order_string"]
+    else:
+        assert isinstance(result.value, RedirectAction)
+        assert result.value.url.startswith(f"{gateway.url}{PATH}?")
+        carried = urlsplit(result.value.url).query
+    told = dict(parse_qsl(carried, strict_parsing=True))
+    check_request(told)
+    assert (told["method"], told["app_id"]) == (method, APP_ID)
+    assert (told["notify_url"], told["timestamp"]) == (CALLBACK_URL, "2026-11-22 12:00:00")
+    assert told["return_url"] == "https://shop.example/done?order=1&x=é"
+    gateway.asked.append(told)
+    assert gateway.content == {
+        "out_trade_no": NUMBER,
+        "total_amount": "12.34",
+        "subject": "Order 1 2 a b 一件",
+        "product_code": product_code,
+        "time_expire": "2026-11-22 12:10:30",
+    }
+
+
+async def test_a_code_to_scan_lives_no_longer_than_the_units_are_held(
+    alipay: AlipayProvider, gateway: Gateway
+):
+    gateway.reply(
+        {"code": "10000", "out_trade_no": NUMBER, "qr_code": "https://qr.alipay.com/b"},
+        escaped=True,
+    )
+    result = await alipay.create(charge(Product.QR))
+    assert result.value == QrAction("https://qr.alipay.com/b", "https://qr.alipay.com/b")
+    assert gateway.content["product_code"] == "QR_CODE_OFFLINE"
+    assert gateway.content["qr_code_timeout_express"] == "10m"
+    assert "return_url" not in gateway.asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"currency": "USD"}, "currency_not_taken"),
+        ({"amount_minor": 0}, "amount_out_of_bounds"),
+        ({"amount_minor": 10_000_000_001}, "amount_out_of_bounds"),
+        ({"product": Product.JSAPI}, "no_such_product"),
+    ],
+)
+async def test_what_alipay_can_never_take_is_not_sent(
+    alipay: AlipayProvider, gateway: Gateway, changed: dict[str, Any], code: str
+):
+    result = await alipay.create(charge(**{"product": Product.QR, **changed}))
+    assert (result.outcome, result.code) == (Outcome.NOT_SENT, code)
+    assert gateway.asked == []
+
+
+async def test_a_paid_trade_is_told_under_our_own_account(alipay: AlipayProvider, gateway: Gateway):
+    gateway.reply(PAID)
+    result = await alipay.query(ATTEMPT)
+    assert result.outcome is Outcome.CONFIRMED
+    assert result.value == PaySnapshot(
+        number=NUMBER,
+        state=PayState.PAID,
+        merchant_id=SELLER_ID,
+        app_id=APP_ID,
+        provider_number=TRADE_NO,
+        amount_minor=1234,
+        currency="CNY",
+        paid_at=datetime(2026, 11, 22, 4, 0, 4, tzinfo=UTC),
+    )
+    assert result.raw.startswith(b'{"code":"10000"')
+    assert "2088000000000003" not in repr(result.value)
+
+
+async def test_an_amount_written_as_a_number_is_read_by_its_digits(
+    alipay: AlipayProvider, gateway: Gateway
+):
+    gateway.reply(
+        b'{"code":"10000","out_trade_no":"%s","trade_no":"t","trade_status":'
+        b'"TRADE_SUCCESS","total_amount":12.34}' % NUMBER.encode()
+    )
+    result = await alipay.query(ATTEMPT)
+    assert result.value is not None
+    assert result.value.amount_minor == 1234
+
+
+def refused(sub_code: str, code: str = "40004") -> dict[str, str]:
+    return {"code": code, "msg": "Business Failed", "sub_code": sub_code, "sub_msg": "…"}
+
+
+# call         code   sub_code                          -> outcome    state
+ERRORS: Final = """
+  query        40004  ACQ.TRADE_NOT_EXIST                  confirmed  not_found
+  query        40004  ACQ.SYSTEM_ERROR                     unknown    -
+  query        20000  isp.unknow-error                     unknown    -
+  query        20000  aop.unknow-error                     unknown    -
+  query        40005  isv.app-call-limited                 unknown    -
+  query        40004  ACQ.INVALID_PARAMETER                rejected   -
+  query        40002  isv.invalid-app-id                   rejected   -
+  query        40001  isv.missing-method                   rejected   -
+  query        40006  isv.insufficient-isv-permissions     rejected   -
+  query        20001  aop.invalid-auth-token               rejected   -
+  query        40002  isp.unknow-error                     unknown    -
+  query        10003  -                                    pending    paying
+  query        40004  ACQ.SOMETHING_NEW                    unknown    -
+  query        40004  -                                    unknown    -
+  query        77777  -                                    unknown    -
+  create       40004  ACQ.TOTAL_FEE_EXCEED                 rejected   -
+  create       40004  ACQ.ACCESS_FORBIDDEN                 rejected   -
+  create       40004  ACQ.TRADE_HAS_SUCCESS                unknown    -
+  create       40004  ACQ.CONTEXT_INCONSISTENT             unknown    -
+  create       40004  ACQ.TRADE_HAS_CLOSE                  rejected   -
+  create       40004  ACQ.SYSTEM_ERROR                     unknown    -
+  create       40004  ACQ.SOMETHING_NEW                    unknown    -
+  close        40004  ACQ.TRADE_NOT_EXIST                  unknown    -
+  close        40004  ACQ.REASON_TRADE_STATUS_INVALID      unknown    -
+  close        40004  ACQ.REASON_ILLEGAL_STATUS            unknown    -
+  close        40004  ACQ.TRADE_STATUS_ERROR               unknown    -
+  close        40004  ACQ.INVALID_PARAMETER                rejected   -
+  cancel       40004  ACQ.SYSTEM_ERROR                     unknown    -
+  cancel       40004  ACQ.SELLER_BALANCE_NOT_ENOUGH        unknown    -
+  refund       40004  ACQ.SELLER_BALANCE_NOT_ENOUGH        rejected   -
+  refund       40004  ACQ.DISCORDANT_REPEAT_REQUEST        rejected   -
+  refund       40004  ACQ.REFUND_AMT_NOT_EQUAL_TOTAL       rejected   -
+  refund       40004  ACQ.TRADE_HAS_FINISHED               rejected   -
+  refund       40004  ACQ.TRADE_HAS_CLOSE                  rejected   -
+  refund       40004  ACQ.SYSTEM_ERROR                     unknown    -
+  refund       40004  aop.ACQ.SYSTEM_ERROR                 unknown    -
+  refund       40004  ACQ.SOMETHING_NEW                    unknown    -
+  refund       20000  isp.unknow-error                     unknown    -
+  query_refund 40004  ACQ.TRADE_NOT_EXIST                  confirmed  not_found
+  query_refund 40004  ACQ.SYSTEM_ERROR                     unknown    -
+"""
+
+
+@pytest.mark.parametrize("line", ERRORS.strip().splitlines())
+async def test_a_refusal_means_what_the_table_says(
+    alipay: AlipayProvider, gateway: Gateway, line: str
+):
+    name, code, sub_code, outcome, state = line.split()
+    told = refused(sub_code, code)
+    if sub_code == "-":
+        del told["sub_code"]
+    gateway.reply(told)
+    result = await call(alipay, name)
+    value = result.value
+    shown = "-"
+    if isinstance(value, PaySnapshot):
+        shown = value.state
+    elif isinstance(value, RefundSnapshot):
+        shown = value.status
+    assert (result.outcome, shown) == (outcome, state)
+    assert code in result.code
+
+
+async def call(alipay: AlipayProvider, name: str) -> Any:
+    match name:
+        case "create":
+            return await alipay.create(charge(Product.QR))
+        case "refund" | "query_refund":
+            return await getattr(alipay, name)(REFUND)
+        case _:
+            return await getattr(alipay, name)(ATTEMPT)
+
+
+QUERY: Final = "alipay.trade.query"
+NOT_ALIPAYS: Final = {
+    "unsigned": b'{"alipay_trade_query_response":{"code":"10000","trade_status":"TRADE_CLOSED"}}',
+    "an unsigned refusal": b'{"alipay_trade_query_response":{"code":"40004",'
+    b'"sub_code":"ACQ.TRADE_NOT_EXIST"}}',
+    "an unsigned error": b'{"error_response":{"code":"40002","sub_code":"isv.invalid-app-id"}}',
+    "signed by us": answer(QUERY, b'{"code":"10000"}', signer="app"),
+    "signed by a stranger": answer(QUERY, b'{"code":"10000"}', signer="stranger"),
+    "an answer to another question": answer("alipay.trade.close", b'{"code":"10000"}'),
+    "no object": b"success",
+    "a page": b"<html>busy</html>",
+    "nothing": b"",
+    "signed, and no document": answer(QUERY, b"{]"),
+    "signed, without a code": answer(QUERY, b"{}"),
+    "signed, a code of another type": answer(QUERY, b'{"code":10000}'),
+    "signed, without a number": answer(QUERY, b'{"code":"10000","trade_status":"TRADE_CLOSED"}'),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ALIPAYS)
+async def test_what_alipay_did_not_sign_is_unknown(
+    alipay: AlipayProvider, gateway: Gateway, name: str
+):
+    gateway.reply_raw(NOT_ALIPAYS[name])
+    result = await alipay.query(ATTEMPT)
+    assert (result.outcome, result.value) == (Outcome.UNKNOWN, None)
+
+
+@pytest.mark.parametrize("status", [201, 204, 302, 400, 403, 404, 429, 500, 502, 503])
+async def test_any_status_but_200_is_unknown(alipay: AlipayProvider, gateway: Gateway, status: int):
+    gateway.reply_raw(web.Response(status=status, headers={"Location": "/gateway.do"}))
+    result = await alipay.query(ATTEMPT)
+    assert (result.outcome, result.code) == (Outcome.UNKNOWN, f"status_{status}")
+    assert len(gateway.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"out_trade_no": "another"},
+        {"total_amount": "1e3"},
+        {"total_amount": True},
+        {"total_amount": "-12.34"},
+        {"send_pay_date": "soon"},
+        {"trade_status": None},
+        {"trade_no": 7},
+    ],
+)
+async def test_a_signed_answer_that_cannot_be_so_is_unknown(
+    alipay: AlipayProvider, gateway: Gateway, changed: dict[str, object]
+):
+    gateway.reply({**PAID, **changed})
+    result = await alipay.query(ATTEMPT)
+    assert (result.outcome, result.value) == (Outcome.UNKNOWN, None)
+
+
+async def test_a_new_status_is_told_as_unknown(alipay: AlipayProvider, gateway: Gateway):
+    gateway.reply({**PAID, "trade_status": "TRADE_PAUSED"})
+    result = await alipay.query(ATTEMPT)
+    assert result.value is not None
+    assert result.value.state is PayState.UNKNOWN
+
+
+async def test_nobody_there_is_not_sent():
+    async with open_account(account("http://127.0.0.1:9/gateway.do")) as alipay:
+        assert (await alipay.query(ATTEMPT)).outcome is Outcome.NOT_SENT
+        assert (await alipay.close(ATTEMPT)).outcome is Outcome.NOT_SENT
+
+
+async def test_an_answer_cut_off_is_unknown():
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"alipay_trade_query_response":')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    app = web.Application()
+    app.router.add_post(PATH, cut)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    async with open_account(account(f"http://127.0.0.1:{port}{PATH}")) as other:
+        assert (await other.query(ATTEMPT)).outcome is Outcome.UNKNOWN
+    await runner.cleanup()
+
+
+async def test_a_closed_trade_is_confirmed(alipay: AlipayProvider, gateway: Gateway):
+    gateway.reply({"code": "10000", "out_trade_no": NUMBER, "trade_no": TRADE_NO})
+    assert (await alipay.close(ATTEMPT)).outcome is Outcome.CONFIRMED
+    assert gateway.content == {"out_trade_no": NUMBER}
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "action"),
+    [
+        ({"retry_flag": "N", "action": "close"}, Outcome.CONFIRMED, "close"),
+        ({"retry_flag": "N", "action": "refund"}, Outcome.CONFIRMED, "refund"),
+        ({"retry_flag": "Y"}, Outcome.PENDING, None),
+    ],
+)
+async def test_a_cancellation_says_what_it_did(
+    alipay: AlipayProvider, gateway: Gateway, told: dict[str, str], outcome: Outcome, action
+):
+    gateway.reply({"code": "10000", "out_trade_no": NUMBER, **told})
+    result = await alipay.cancel(ATTEMPT)
+    assert result.outcome is outcome
+    assert result.value is not None
+    assert result.value.action == action
+
+
+REFUNDED: Final = {
+    "code": "10000",
+    "out_trade_no": NUMBER,
+    "trade_no": TRADE_NO,
+    "refund_fee": "5.00",
+    "fund_change": "Y",
+}
+
+
+# fund_change refund_fee out_trade_no -> outcome   status
+REFUNDS: Final = """
+  Y           5.00       ours            confirmed succeeded
+  Y           12.34      ours            confirmed succeeded
+  Y           4.99       ours            unknown   -
+  Y           5.001      ours            unknown   -
+  Y           5.00       another         unknown   -
+  N           5.00       ours            pending   -
+  -           5.00       ours            pending   -
+  y           5.00       ours            pending   -
+"""
+
+
+@pytest.mark.parametrize("line", REFUNDS.strip().splitlines())
+async def test_only_a_change_of_funds_is_a_refund(
+    alipay: AlipayProvider, gateway: Gateway, line: str
+):
+    changed, total, number, outcome, status = line.split()
+    told = {**REFUNDED, "fund_change": changed, "refund_fee": total}
+    if changed == "-":
+        del told["fund_change"]
+    if number == "another":
+        told["out_trade_no"] = number
+    gateway.reply(told)
+    result = await alipay.refund(REFUND)
+    assert (result.outcome, result.value and result.value.status) == (
+        outcome,
+        None if status == "-" else status,
+    )
+    assert gateway.content == {
+        "out_trade_no": NUMBER,
+        "out_request_no": REFUND_NUMBER,
+        "refund_amount": "5.00",
+        "refund_reason": "late_payment",
+    }
+
+
+async def test_a_refund_is_told_with_its_own_amount(alipay: AlipayProvider, gateway: Gateway):
+    gateway.reply({**REFUNDED, "refund_fee": "12.34"})  # cumulative
+    result = await alipay.refund(REFUND)
+    assert result.value == RefundSnapshot(
+        number=REFUND_NUMBER,
+        attempt_number=NUMBER,
+        status=RefundStatus.SUCCEEDED,
+        merchant_id=SELLER_ID,
+        provider_number=TRADE_NO,
+        amount_minor=500,
+        currency="CNY",
+    )
+
+
+REFUND_TOLD: Final = {
+    "code": "10000",
+    "out_trade_no": NUMBER,
+    "trade_no": TRADE_NO,
+    "out_request_no": REFUND_NUMBER,
+    "refund_amount": "5.00",
+    "refund_status": "REFUND_SUCCESS",
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "status"),
+    [
+        (REFUND_TOLD, Outcome.CONFIRMED, RefundStatus.SUCCEEDED),
+        ({"code": "10000", "msg": "Success"}, Outcome.CONFIRMED, RefundStatus.NOT_FOUND),
+        ({**REFUND_TOLD, "refund_status": None}, Outcome.CONFIRMED, RefundStatus.NOT_FOUND),
+        ({**REFUND_TOLD, "refund_status": "PERHAPS"}, Outcome.CONFIRMED, RefundStatus.UNKNOWN),
+        ({**REFUND_TOLD, "out_request_no": "another"}, Outcome.UNKNOWN, None),
+        ({**REFUND_TOLD, "out_trade_no": "another"}, Outcome.UNKNOWN, None),
+        ({**REFUND_TOLD, "refund_amount": "5.0.0"}, Outcome.UNKNOWN, None),
+    ],
+)
+async def test_a_refund_is_there_when_its_status_is(
+    alipay: AlipayProvider, gateway: Gateway, told, outcome, status
+):
+    gateway.reply(told)
+    result = await alipay.query_refund(REFUND)
+    assert (result.outcome, result.value and result.value.status) == (outcome, status)
+
+
+async def test_a_notification_needs_no_gateway(alipay: AlipayProvider):
+    raw = signed_form(notification_fields())
+    verified = alipay.parse_notification({"Content-Type": "x"}, raw)
+    assert (verified.raw, verified.event.provider) == (raw, "alipay")
+    assert alipay.ack().body == b"success"
+
+
+# Certificates
+
+
+ROOT: Final = certificate("root", "Test Root", authority=True, serial=10)
+ISSUER: Final = certificate("issuer", "Test Issuer", ("root", "Test Root"), authority=True)
+APP: Final = certificate("app", "Merchant", ("issuer", "Test Issuer"), serial=101)
+ALIPAY: Final = certificate("alipay", "Alipay 2088", ("issuer", "Test Issuer"), serial=102)
+NEXT: Final = certificate("next", "Alipay 2088", ("issuer", "Test Issuer"), serial=103)
+
+
+def certified(url: str, **changed: object) -> Any:
+    return account(
+        url,
+        **{
+            "alipay_public_keys": [],
+            "app_certificate": pem(APP, ISSUER),
+            "alipay_certificates": [pem(ALIPAY, ISSUER)],
+            "alipay_root_certificate": pem(ROOT),
+            **changed,
+        },
+    )
+
+
+@pytest.fixture
+async def certified_alipay(gateway: Gateway) -> AsyncIterator[AlipayProvider]:
+    async with open_account(certified(gateway.url + PATH)) as provider:
+        yield provider
+
+
+async def test_certificate_mode_names_both_certificates(
+    certified_alipay: AlipayProvider, gateway: Gateway
+):
+    gateway.reply(PAID, serial=serial_of(ALIPAY, "Test Issuer"))
+    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
+    assert gateway.asked[-1]["app_cert_sn"] == serial_of(APP, "Test Issuer")
+    assert gateway.asked[-1]["alipay_root_cert_sn"] == serial_of(ROOT, "Test Root")
+
+
+def download(*certificates: Any) -> dict[str, str]:
+    return {
+        "code": "10000",
+        "alipay_cert_content": base64.b64encode(pem(*certificates).encode()).decode(),
+    }
+
+
+async def test_a_new_certificate_of_alipays_is_fetched_and_kept(
+    certified_alipay: AlipayProvider, gateway: Gateway
+):
+    serial = serial_of(NEXT, "Test Issuer")
+    gateway.reply(PAID, signer="next", serial=serial)
+    gateway.reply(download(NEXT, ISSUER), signer="next", serial=serial)
+    gateway.reply(PAID, signer="next", serial=serial)
+    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
+    assert gateway.content == {"alipay_cert_sn": serial}
+    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
+    assert [asked["method"].rpartition(".")[2] for asked in gateway.asked] == [
+        "query",
+        "download",
+        "query",
+    ]
+
+
+STRANGER: Final = certificate("stranger", "Alipay 2088", serial=104)
+MERCHANT: Final = certificate("stranger", "Other", ("issuer", "Test Issuer"), serial=105)
+EXPIRED: Final = certificate(
+    "stranger", "Alipay 2088", ("issuer", "Test Issuer"), serial=106, days=0
+)
+SELF_MADE: Final = certificate("stranger", "Test Issuer", authority=True, serial=107)
+UNDER_SELF_MADE: Final = certificate(
+    "stranger", "Alipay 2088", ("stranger", "Test Issuer"), serial=108
+)
+UNDER_A_MERCHANT: Final = certificate("stranger", "Alipay 2088", ("app", "Merchant"), serial=109)
+
+
+@pytest.mark.parametrize(
+    ("named", "issuer", "sent"),
+    [
+        (STRANGER, "Alipay 2088", [STRANGER]),
+        (MERCHANT, "Test Issuer", [MERCHANT, ISSUER]),
+        (EXPIRED, "Test Issuer", [EXPIRED, ISSUER]),
+        (UNDER_SELF_MADE, "Test Issuer", [UNDER_SELF_MADE, SELF_MADE]),
+        (UNDER_A_MERCHANT, "Merchant", [UNDER_A_MERCHANT, APP, ISSUER]),
+        (MERCHANT, "Test Issuer", [NEXT, ISSUER]),
+    ],
+    ids=["self-signed", "merchant", "expired", "self-made issuer", "merchant issues", "other"],
+)
+async def test_a_certificate_that_is_not_alipays_is_not_believed(
+    certified_alipay: AlipayProvider, gateway: Gateway, named, issuer, sent
+):
+    serial = serial_of(named, issuer)
+    gateway.reply(PAID, signer="stranger", serial=serial)
+    gateway.reply(download(*sent), signer="stranger", serial=serial)
+    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.UNKNOWN
+
+
+async def test_unknown_certificates_cause_one_download_in_a_minute(gateway: Gateway):
+    clock = FixedClock(NOW_MS)
+    async with open_account(certified(gateway.url + PATH), clock) as alipay:
+        for _ in range(3):
+            gateway.reply(PAID, signer="stranger", serial="0" * 32)
+        gateway.answers.insert(1, lambda _: b"{}")
+        for _ in range(3):
+            assert (await alipay.query(ATTEMPT)).outcome is Outcome.UNKNOWN
+        assert len(gateway.asked) == 4
+        clock.advance(60_000)
+        gateway.reply(PAID, signer="next", serial=serial_of(NEXT, "Test Issuer"))
+        gateway.reply(download(NEXT, ISSUER), signer="next")
+        assert (await alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
+
+
+# Transfers
+
+
+TRANSFER: Final = TransferRequest(
+    number="T0001",
+    payee_id="2088000000000003",
+    payee_name="张三",
+    amount_minor=880,
+    currency="CNY",
+    description="Withdrawal",
+    requested_at=NOW,
+)
+
+
+async def test_money_is_sent_in_certificate_mode_alone(alipay: AlipayProvider, gateway: Gateway):
+    result = await alipay.transfer(TRANSFER)
+    assert (result.outcome, result.code) == (Outcome.NOT_SENT, "needs_certificates")
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "state"),
+    [
+        ({"out_biz_no": "T0001", "status": "SUCCESS"}, Outcome.CONFIRMED, TransferState.SUCCEEDED),
+        ({"out_biz_no": "T0001", "status": "DEALING"}, Outcome.CONFIRMED, TransferState.PROCESSING),
+        ({"out_biz_no": "T0001", "status": "?"}, Outcome.CONFIRMED, TransferState.UNKNOWN),
+        ({"out_biz_no": "T0002", "status": "SUCCESS"}, Outcome.UNKNOWN, None),
+        (refused("PAYER_BALANCE_NOT_ENOUGH"), Outcome.REJECTED, None),
+        (refused("SYSTEM_ERROR"), Outcome.UNKNOWN, None),
+        (refused("REQUEST_PROCESSING"), Outcome.UNKNOWN, None),
+        (refused("SOMETHING_NEW"), Outcome.UNKNOWN, None),
+    ],
+)
+async def test_a_transfer_is_sent_and_judged(
+    certified_alipay: AlipayProvider, gateway: Gateway, told, outcome, state
+):
+    assert isinstance(certified_alipay, PaysOut)
+    gateway.reply({"code": "10000", **told})
+    result = await certified_alipay.transfer(TRANSFER)
+    assert (result.outcome, result.value and result.value.state) == (outcome, state)
+    assert gateway.content == {
+        "out_biz_no": "T0001",
+        "trans_amount": "8.80",
+        "product_code": "TRANS_ACCOUNT_NO_PWD",
+        "biz_scene": "DIRECT_TRANSFER",
+        "order_title": "Withdrawal",
+        "payee_info": {
+            "identity": "2088000000000003",
+            "identity_type": "ALIPAY_USER_ID",
+            "name": "张三",
+        },
+    }
+    assert "张三" not in repr(TRANSFER)
+
+
+async def test_a_transfer_nobody_knows_is_not_found(
+    certified_alipay: AlipayProvider, gateway: Gateway
+):
+    gateway.reply(refused("ORDER_NOT_EXIST"))
+    result = await certified_alipay.query_transfer(TRANSFER)
+    assert result.value is not None
+    assert (result.outcome, result.value.state) == (Outcome.CONFIRMED, TransferState.NOT_FOUND)
+    assert "payee_info" not in gateway.content
+
+
+# Bills
+
+
+DAY: Final = date(2026, 11, 21)
+
+
+async def test_a_bill_is_fetched_where_the_answer_says(alipay: AlipayProvider, gateway: Gateway):
+    assert isinstance(alipay, TellsBills)
+    gateway.files["b.zip"] = packed(TRADE_BILL)
+    gateway.reply({"code": "10000", "bill_download_url": f"{gateway.url}/bills/b.zip?t=1"})
+    result = await alipay.bill(DAY, BillKind.TRADE)
+    assert result.outcome is Outcome.CONFIRMED
+    assert result.value is not None
+    assert len(result.value.lines) == 3
+    assert gateway.content == {"bill_type": "trade", "bill_date": "2026-11-21"}
+
+
+@pytest.mark.parametrize(
+    ("url", "outcome"),
+    [
+        ("https://evil.example/b.zip", Outcome.NOT_SENT),
+        ("http://dwbillcenter.alipay.com/b.zip", Outcome.NOT_SENT),
+        ("https://dwbillcenter.alipay.com.evil.example/b.zip", Outcome.NOT_SENT),
+        ("https://dwbillcenter.alipay.com@evil.example/b.zip", Outcome.NOT_SENT),
+        ("http://127.0.0.1:9/b.zip", Outcome.NOT_SENT),
+        ("file:///etc/passwd", Outcome.NOT_SENT),
+        ("{gateway}/bills/gone.zip", Outcome.UNKNOWN),
+        ("{gateway}/bills/no.zip", Outcome.UNKNOWN),
+    ],
+)
+async def test_a_bill_comes_from_its_own_host_or_not_at_all(
+    alipay: AlipayProvider, gateway: Gateway, url: str, outcome: Outcome
+):
+    gateway.files["no.zip"] = b"<html>expired</html>"
+    told = url.replace("{gateway}", gateway.url)
+    gateway.reply({"code": "10000", "bill_download_url": told})
+    result = await alipay.bill(DAY, BillKind.TRADE)
+    assert (result.outcome, result.value) == (outcome, None)
+
+
+@pytest.mark.parametrize(
+    ("sub_code", "hours", "outcome"),
+    [
+        ("isp.bill_not_exist", 0, Outcome.CONFIRMED),
+        ("NO_BILL_DATA", 0, Outcome.CONFIRMED),
+        ("BILL_NOT_EXIST", -3, Outcome.PENDING),
+        ("isv.app-call-limited", 0, Outcome.UNKNOWN),
+    ],
+)
+async def test_no_bill_is_a_day_without_money_once_bills_are_out(
+    gateway: Gateway, sub_code: str, hours: int, outcome: Outcome
+):
+    clock = FixedClock(NOW_MS + hours * 3_600_000)  # noon of the next day in Beijing
+    async with open_account(account(gateway.url + PATH), clock) as alipay:
+        gateway.reply(refused(sub_code))
+        result = await alipay.bill(DAY, BillKind.TRADE)
+        assert result.outcome is outcome
+        if outcome is Outcome.CONFIRMED:
+            assert result.value is not None
+            assert list(result.value.lines) == []
+
+
+def test_the_clock_of_these_tests_is_noon_in_beijing():
+    assert NOW + timedelta(hours=8) == datetime(2026, 11, 22, 12, tzinfo=UTC)
