@@ -14,7 +14,7 @@ from typing import Final
 from app.kernel.ids import OrderKey
 from app.orders.groups.group import Group, GroupKey, GroupState, Incomplete, Merge
 from app.orders.life_store import move_order
-from app.orders.order import OrderEvent, OrderReason, OrderState
+from app.orders.order import Order, OrderEvent, OrderReason, OrderState
 from app.orders.store import ask_to_close, insert_outbox
 from app.storage.shards import Connection, Shard
 
@@ -39,6 +39,8 @@ SET seats_paid = seats_paid + 1,
     settled_at = CASE WHEN seats_paid + 1 = size THEN now() END
 WHERE {_THIS_GROUP} AND state = 'open'
 RETURNING state"""
+
+SELECT_IS_FORMED: Final = f"SELECT state = 'formed' FROM groups WHERE {_THIS_GROUP}"
 
 CLAIM_EXPIRED: Final = """
 UPDATE groups g SET state = 'failing', settled_at = now()
@@ -201,6 +203,14 @@ async def pay_seat(connection: Connection, order: OrderKey, group: str) -> SeatP
         return SeatPaid.FORMED if state == GroupState.FORMED else SeatPaid.HELD
     await ask_for_refund(connection, order)
     return SeatPaid.OVER
+
+
+async def is_whole(connection: Connection, order: Order) -> bool:
+    """Say whether an order waits for nobody: it is in no group, or its group has formed."""
+    if order.group_id is None:
+        return True
+    key = (order.key.sale, order.key.bucket, order.group_id)
+    return bool(await connection.fetchval(SELECT_IS_FORMED, *key))
 
 
 async def ask_for_refund(connection: Connection, order: OrderKey) -> None:

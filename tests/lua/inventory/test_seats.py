@@ -30,7 +30,7 @@ RETURNS: Final = """
   m1   bob     7.0   no      -> DONE     7         2     ann,cat
   m1   bob     7.0   no      -> ALREADY  7         2     ann,cat
   m2   cat     7.0   yes     -> DONE     8         2     ann       # a shut group keeps its count
-  m3   dan     7.0   no      -> DONE     9         1     ann       # his place is in another: it stays
+  m3   dan     7.0   no      -> DONE     9         1     ann       # his place is in another
 """
 
 

@@ -218,11 +218,17 @@ class RunningSale:
         return answer.code
 
     async def click_once(
-        self, shopper: str, quantity: int = 1, *, key: str = "", reference: str = ""
+        self,
+        shopper: str,
+        quantity: int = 1,
+        *,
+        key: str = "",
+        reference: str = "",
+        group: str = "",
     ) -> Outcome:
         """Place one order; without a key, with one that was never used."""
         return await self.placement.place(
-            self.sale, Click(shopper, key or f"key-{next(self._keys)}", quantity, reference)
+            self.sale, Click(shopper, key or f"key-{next(self._keys)}", quantity, reference, group)
         )
 
     async def click(self, shopper: str, quantity: int = 1, **more: str) -> Outcome:
@@ -240,9 +246,12 @@ class RunningSale:
         assert answer is not None
         return answer
 
-    async def buy(self, shopper: str, quantity: int = 1, *, key: str = "") -> OrderKey:
+    async def buy(
+        self, shopper: str, quantity: int = 1, *, key: str = "", group: str = ""
+    ) -> OrderKey:
         """Place one order that must be accepted, and give its key."""
-        outcome = await self.click(shopper, quantity, key=key or f"key-{next(self._keys)}")
+        key = key or f"key-{next(self._keys)}"
+        outcome = await self.click(shopper, quantity, key=key, group=group)
         assert isinstance(outcome, Accepted), outcome
         return outcome.key
 
