@@ -79,7 +79,7 @@ class BuyLane:
     def _click_of(self, request: PlainRequest) -> Click | None:
         """Read a click, checked as the application would; the token last, as the dearest."""
         headers = request.headers
-        if headers.get("Content-Type", JSON) not in _JSON_TYPES:
+        if request.body and headers.get("Content-Type") not in _JSON_TYPES:
             return None
         if MSGPACK in headers.get("Accept", ""):
             return None

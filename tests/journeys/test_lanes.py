@@ -1,0 +1,174 @@
+"""A click by the fast lane and the same click by the slow one hear the same."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from tests.journeys.shop import Shop, new_key
+
+SLOW: Final = "X-Odd: makes a request not plain"
+OWN: Final = {"x-request-id", "date", "server-now-ms", "location", "content-length"}
+JSON: Final = "Content-Type: application/json"
+
+
+class Heard(NamedTuple):
+    """One reply, and by which lane it came."""
+
+    fast: bool
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Line:
+    """A raw connection to the shop."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def click(
+        self, sale: str, token: str, *fields: str, key: str | None = "", body: str = ""
+    ) -> Heard:
+        lines = [f"POST /v1/sales/{sale}/orders HTTP/1.1", "Host: shop"]
+        lines += [f"Authorization: Bearer {token}", *fields]
+        if key is not None:
+            lines.append(f"Idempotency-Key: {key or new_key()}")
+        if body:
+            lines.append(f"Content-Length: {len(body.encode())}")
+        while True:  # a crowded machine may be overloaded for a moment
+            self._writer.write("\r\n".join([*lines, "", body]).encode())
+            async with asyncio.timeout(10):
+                heard = await self._hear()
+            if heard.status != 503:
+                return heard
+
+    async def _hear(self) -> Heard:
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+        first, *rest = head.strip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in rest)
+        raw = await self._reader.readexactly(int(headers["content-length"]))
+        # Only the lane writes the request's name first.
+        return Heard(rest[0].startswith("X-Request-Id"), int(first.split()[1]), headers, raw)
+
+
+@contextlib.asynccontextmanager
+async def line_to(shop: Shop) -> AsyncIterator[Line]:
+    url = urlsplit(shop.run.public)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    try:
+        yield Line(reader, writer)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def told(heard: Heard, *, moments: bool = False) -> tuple[int, dict[str, str], Any]:
+    """Leave out what is each reply's own."""
+    headers = {name: value for name, value in heard.headers.items() if name not in OWN}
+    if (
+        "application/json" not in headers["content-type"]
+        and "problem" not in headers["content-type"]
+    ):
+        return heard.status, headers, heard.body
+    body = json.loads(heard.body)
+    for name in ("request_id", "order_id", *(() if moments else ("placed_at", "pay_by"))):
+        body.pop(name, None)
+    if "retry-after" in headers:
+        headers["retry-after"] = "some"
+        body["retry_after_ms"] = "some"
+    return heard.status, headers, body
+
+
+async def hear_both(shop: Shop, line: Line, sale: str, *fields: str, **click: Any) -> Heard:
+    """Click as two shoppers, one by each lane; both must hear the same."""
+    fast = await line.click(sale, shop.token(new_key()), *fields, **click)
+    slow = await line.click(sale, shop.token(new_key()), SLOW, *fields, **click)
+    assert not slow.fast
+    assert told(fast) == told(slow)
+    assert set(fast.headers) == set(slow.headers)
+    return fast
+
+
+async def test_tickets_are_the_same(shop):
+    sale = await shop.open_sale(stock=100, limit_per_shopper=5)
+    async with line_to(shop) as line:
+        await line.click(sale, shop.token("first"))  # this process knows the sale from now on
+        for click in (
+            {},
+            {"body": "{}"},
+            {"body": '{"quantity":3}'},
+            {"body": ' {"quantity" : 2, "reference": "a~b"} '},
+            {"body": '{"reference": null}'},
+        ):
+            heard = await hear_both(shop, line, sale, JSON, **click)
+            assert heard.fast, click
+            assert heard.status == 202
+            order_id = json.loads(heard.body)["order_id"]
+            assert re.fullmatch("[0-9A-Z]{26}", order_id)
+            assert heard.headers["location"] == f"/v1/orders/{order_id}".lower()
+
+
+async def test_replays_are_the_same_by_either_lane(shop):
+    sale = await shop.open_sale(stock=5)
+    async with line_to(shop) as line:
+        token, key = shop.token("ann"), new_key()
+        first = await line.click(sale, token, key=key)
+        fast = await line.click(sale, token, key=f'"{key}"')
+        slow = await line.click(sale, token, SLOW, key=key)
+        assert (fast.fast, slow.fast) == (True, False)
+        assert told(fast, moments=True) == told(slow, moments=True)
+        assert json.loads(first.body) == json.loads(fast.body) == json.loads(slow.body)
+        assert fast.headers["idempotency-replayed"] == "true"
+        other = await line.click(sale, token, JSON, key=key, body='{"quantity":2}')
+        again = await line.click(sale, token, SLOW, JSON, key=key, body='{"quantity":2}')
+        assert (other.fast, other.status) == (True, 422)
+        assert told(other) == told(again)
+
+
+async def test_refusals_are_the_same(shop):
+    sold_out = await shop.open_sale(stock=1)
+    some_left = await shop.open_sale(stock=1, limit_per_shopper=5)
+    paused = await shop.open_sale(stock=1)
+    async with line_to(shop) as line:
+        for sale in (sold_out, some_left, paused):
+            await line.click(sale, shop.token("nobody"), JSON, body='{"quantity":1000}')
+        await line.click(sold_out, shop.token("ann"))
+        await shop.operate("POST", f"/sales/{paused}/pause", {"reason": "look"})
+        cases = {
+            (sold_out, ""): "sold_out",
+            (some_left, '{"quantity":2}'): "sold_out",
+            (some_left, '{"quantity":6}'): "limit_reached",
+            (paused, ""): "sale_paused",
+        }
+        for (sale, body), code in cases.items():
+            for language in ("en", "zh-CN,en;q=0.3"):
+                heard = await hear_both(
+                    shop, line, sale, JSON, f"Accept-Language: {language}", body=body
+                )
+                assert (heard.fast, json.loads(heard.body)["code"]) == (True, code)
+
+
+async def test_what_the_lane_leaves_is_refused_as_ever(shop):
+    sale = await shop.open_sale(stock=9)
+    async with line_to(shop) as line:
+        await line.click(sale, shop.token("first"))
+        cases: dict[str, dict[str, Any]] = {
+            "validation_failed": {"body": '{"quantity":0}'},
+            "bad_request": {"body": "{"},
+            "idempotency_key_missing": {"key": None},
+            "idempotency_key_invalid": {"key": "short"},
+        }
+        for code, click in cases.items():
+            heard = await hear_both(shop, line, sale, JSON, **click)
+            assert (heard.fast, json.loads(heard.body)["code"]) == (False, code)
+        assert (await line.click(sale, "nobody")).status == 401
+        assert (await line.click("no-such-sale", shop.token("ann"))).status == 404
+        text = await line.click(sale, shop.token("ann"), "Content-Type: text/plain", body="{}")
+        assert text.status == 415
+        packed = await line.click(sale, shop.token("ann"), "Accept: application/msgpack")
+        assert packed.headers["content-type"] == "application/msgpack"
+        assert (await line.click(sale, shop.token("bob"))).fast
