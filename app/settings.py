@@ -86,6 +86,9 @@ class PaymentsSettings:
     sandbox_url: str = ""  # of the sandbox gateway; empty: no such provider
     sandbox_key: str = field(default="", repr=False)  # shared with it
     callback_url: str = ""  # of /v1/callbacks, as providers reach it
+    # Merchant accounts, one document each; the shape is the provider's own.
+    wechatpay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    alipay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     flow: PaymentSettings = field(default_factory=PaymentSettings)
 
 
@@ -97,6 +100,9 @@ class SandboxRoleSettings:
     port: int = 8081
     journal_dir: str = ".doorbuster/sandbox"
     clock_factor: int = 60  # how much faster than a real gateway it repeats callbacks
+    wechatpay: str = field(default="", repr=False)  # JSON list: its merchants over WeChat Pay
+    alipay: str = field(default="", repr=False)  # JSON list: its merchants over Alipay
+    fee_bps: int = 60  # what its bills charge of a payment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from app.settings import Settings, require
 from app.storage.redis import open_redis
 from app.storage.shards import Database, Shards
 from app.telemetry.metrics import Metrics
+from app.wiring.providers import callback_url, open_providers
 
 VERSION: Final = version("doorbuster")
 SANDBOX_KEY_ID: Final = "embedded"
@@ -75,10 +76,15 @@ async def open_stores(settings: Settings, metrics: Metrics) -> AsyncGenerator[St
 async def open_payments(
     settings: Settings, stores: Stores, metrics: Metrics
 ) -> AsyncGenerator[PaymentStage]:
-    """Open the providers that are configured."""
+    """
+    Open the providers that are configured.
+
+    Raises:
+        BadConfiguration: an account document is wrong; all mistakes at once.
+    """
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as opened:
-        providers = []
+        providers = await opened.enter_async_context(open_providers(settings.payments, clock))
         if settings.payments.sandbox_url:
             provider = SandboxProvider(sandbox_provider_settings(settings), clock)
             providers.append(await opened.enter_async_context(provider))
@@ -97,7 +103,7 @@ def sandbox_provider_settings(settings: Settings) -> SandboxProviderSettings:
     payments = settings.payments
     return SandboxProviderSettings(
         url=payments.sandbox_url,
-        callback_url=f"{payments.callback_url.rstrip('/')}/sandbox",
+        callback_url=callback_url(payments, "sandbox", ""),
         keys={SANDBOX_KEY_ID: payments.sandbox_key.encode()},
     )
 
