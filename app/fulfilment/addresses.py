@@ -14,6 +14,7 @@ from app.fulfilment.delivery_store import (
     read_delivery,
     read_invoice,
     reseal_deliveries,
+    reseal_invoice,
 )
 from app.fulfilment.invoice import InvoiceWish
 from app.fulfilment.seals import FieldSeals
@@ -99,7 +100,7 @@ class Addresses:
             wishes = await old_invoices(connection, self.seals.kid, rows_max)
             for key, sealed in wishes:
                 opened = self.open_invoice(key, sealed)
-                await put_invoice(connection, key, self.seal_invoice(key, opened))
+                await reseal_invoice(connection, key, self.seal_invoice(key, opened))
         return len(old) + len(wishes)
 
     def seal(self, key: OrderKey, delivery: Delivery) -> SealedDelivery:

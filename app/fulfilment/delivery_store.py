@@ -47,6 +47,8 @@ INSERT INTO order_invoices ({_KEY}, kind, key_id, title, tax_number)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT ON CONSTRAINT order_invoices_key DO UPDATE
 SET kind = $5, key_id = $6, title = $7, tax_number = $8, changed_at = now()"""
+RESEAL_INVOICE: Final = f"""
+UPDATE order_invoices SET key_id = $5, title = $6, tax_number = $7 WHERE {THIS_ORDER}"""
 SELECT_INVOICE: Final = f"""
 SELECT kind, key_id, title, tax_number FROM order_invoices WHERE {THIS_ORDER}"""
 SELECT_OLD_INVOICES: Final = f"""
@@ -132,6 +134,11 @@ async def put_invoice(connection: Connection, key: OrderKey, sealed: SealedInvoi
     await connection.execute(
         PUT_INVOICE, *key, sealed.kind, sealed.kid, sealed.title, sealed.tax_number
     )
+
+
+async def reseal_invoice(connection: Connection, key: OrderKey, sealed: SealedInvoice) -> None:
+    """Replace what a locked row holds by the same, sealed under another key."""
+    await connection.execute(RESEAL_INVOICE, *key, sealed.kid, sealed.title, sealed.tax_number)
 
 
 async def read_invoice(connection: Connection, key: OrderKey) -> SealedInvoice | None:

@@ -16,7 +16,6 @@ from app.kernel.ids import OrderKey
 from app.orders.closer import AttemptsSettled, SettleAttempts
 from app.orders.confirmations import Confirmations
 from app.orders.groups.wish import group_of_order
-from app.orders.groups.wish import group_of_order
 from app.orders.order import Order, OrderReason, OrderState, Ticket
 from app.orders.placement import Placement
 from app.orders.sealing import OrderIds
