@@ -20,6 +20,7 @@ import msgspec
 
 from app.embedded.errors import PortTaken
 from app.embedded.lock import DataDirLock
+from app.embedded.payment_keys import PaymentKeys, keep_payment_keys
 from app.embedded.ports import LOCALHOST, free_port, hold_port, is_free
 from app.embedded.probes import answers_ready, listens
 from app.embedded.programs import run_to_end
@@ -69,6 +70,7 @@ class _Plan:
     shards: tuple[str, ...]
     ledger: str
     keys: RunSecrets
+    payment_keys: PaymentKeys
     program: tuple[str, ...]
     data_dir: Path
 
@@ -195,6 +197,7 @@ def _plan(
         shards=options.shard_urls or stores.shard_urls,
         ledger=options.ledger_url or stores.ledger_url,
         keys=keep_secrets(data_dir),
+        payment_keys=keep_payment_keys(data_dir),
         program=options.program,
         data_dir=data_dir,
     )
@@ -224,9 +227,18 @@ def _sandbox_role(plan: _Plan) -> RoleSpec:
         role="sandbox",
         name="sandbox",
         argv=(*plan.program, "sandbox"),
-        env=_environment(plan, {}),
+        env=_environment(plan, _gateway_merchants(plan)),
         ready=lambda: listens(plan.sandbox_port),
     )
+
+
+def _gateway_merchants(plan: _Plan) -> dict[str, str]:
+    """Tell the gateway, and nobody else, the keys of its own side."""
+    keys = plan.payment_keys
+    return {
+        "DOORBUSTER_SANDBOX__WECHATPAY": _json([keys.wechatpay_merchant_document()]),
+        "DOORBUSTER_SANDBOX__ALIPAY": _json([keys.alipay_merchant_document()]),
+    }
 
 
 def _api_role(plan: _Plan, index: int, port: int, targets: str) -> RoleSpec:
