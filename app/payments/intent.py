@@ -176,6 +176,7 @@ class Attempt:
             amount_minor=self.amount_minor,
             currency=self.currency,
             created_at=self.created_at,
+            expires_at=self.expires_at,
         )
 
 

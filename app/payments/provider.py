@@ -200,6 +200,9 @@ class AttemptReference:
     amount_minor: int
     currency: str
     created_at: datetime
+    # Some providers let a failed try be followed by another until the attempt
+    # expires (UnionPay); a refund asks nothing of that.
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
