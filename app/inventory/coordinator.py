@@ -19,6 +19,7 @@ from app.inventory.bucket import Gate, RenewCode, renew_lease
 from app.inventory.grants import Grants
 from app.inventory.lease import LEASE_MS, BucketMode, Lease, ServerIdentity, gate_of, is_of
 from app.inventory.lease_store import ends_at, live_leases
+from app.inventory.levelling import Levelling
 from app.inventory.recovery import Recovery, RecoverySettings
 from app.inventory.server import BucketServer
 from app.kernel.clock import instant
@@ -130,7 +131,8 @@ class Coordinator:
         self._scripts = scripts
         self._settings = settings
         self._reporter = reporter
-        self._grants = Grants(shard, shards)
+        self._levelling = Levelling(shard, shards, server.redis, deployment)
+        self._grants = Grants(shard, shards, self._levelling.remaining)
         self._granting = _Errand(self._grant)
         self._looking = _Errand(self._look)
         self._leads = False
@@ -186,6 +188,7 @@ class Coordinator:
     async def _grant(self) -> None:
         if await self._duties.has(LockPurpose.COORDINATE):
             await self._grants.lease_and_grant()
+            await self._levelling.level_once()
 
     async def _let_go(self) -> None:
         tasks = [care.task for care in self._cares.values() if care.task is not None]

@@ -16,6 +16,12 @@ SELECT_TO_GRANT: Final = """
 SELECT sale, pool, buckets FROM sales
 WHERE pool > 0 AND state IN ('published', 'paused') AND leased_at IS NOT NULL
   AND closes_at > now()"""
+# What could be spread anew: nothing of it is in the pool or on its way to a bucket.
+SELECT_TO_LEVEL: Final = """
+SELECT sale, buckets FROM sales s
+WHERE pool = 0 AND state = 'published' AND leased_at IS NOT NULL AND buckets > 1
+  AND opens_at <= now() AND closes_at > now()
+  AND NOT EXISTS (SELECT FROM grants g WHERE g.sale = s.sale AND g.state = 'issued')"""
 ISSUE_GRANT: Final = """
 WITH taken AS (
     UPDATE sales SET pool = pool - $3
@@ -88,6 +94,13 @@ async def pools_to_grant(home: Shard) -> list[Poolful]:
     async with home.connection() as connection:
         rows = await connection.fetch(SELECT_TO_GRANT)
     return [Poolful(row["sale"], row["pool"], row["buckets"]) for row in rows]
+
+
+async def sales_to_level(home: Shard) -> list[Poolful]:
+    """Return the selling sales at home here that have several buckets and an empty pool."""
+    async with home.connection() as connection:
+        rows = await connection.fetch(SELECT_TO_LEVEL)
+    return [Poolful(row["sale"], 0, row["buckets"]) for row in rows]
 
 
 async def issue_grant(home: Shard, sale: int, bucket: int, units: int) -> None:

@@ -2,8 +2,12 @@
 Grants: lease rows for new sales, and units from the pool to the buckets.
 
 Runs on the home shard's coordinator. Each step is repeatable; two coordinators
-doing it at once grant what one would have granted.
+doing it at once grant what one would have granted. Before anybody sells, buckets
+get equal shares; later the poorest ones are filled first.
 """
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from app.inventory.grant_store import (
     Grant,
@@ -15,19 +19,29 @@ from app.inventory.grant_store import (
     settle_grant,
 )
 from app.inventory.lease_store import insert_leases
+from app.inventory.shares import even_shares, level_shares
 from app.kernel.errors import ShardUnavailable
 from app.kernel.failpoints import failpoint
 from app.sales.sale import Sale
 from app.sales.store import mark_leased, sales_to_lease
 from app.storage.shards import Shard, Shards
 
+Remaining: TypeAlias = Callable[[int], Awaitable[dict[int, int]]]
+"""Tell of a sale which of its buckets sell, and how many units each can still sell."""
+
+
+async def nobody_sells(_sale: int) -> dict[int, int]:
+    """Stand in where nothing is known of buckets: they get equal shares."""
+    return {}
+
 
 class Grants:
     """Grants the units of the sales at home on one shard."""
 
-    def __init__(self, home: Shard, shards: Shards) -> None:
+    def __init__(self, home: Shard, shards: Shards, remaining: Remaining = nobody_sells) -> None:
         self._home = home
         self._shards = shards
+        self._remaining = remaining
 
     async def lease_and_grant(self) -> None:
         """
@@ -82,13 +96,13 @@ class Grants:
             failpoint("grants.after_settle")
 
     async def _issue(self, pool: Poolful) -> None:
-        for bucket, units in enumerate(even_shares(pool.units, pool.buckets)):
+        remaining = await self._remaining(pool.sale) if pool.buckets > 1 else {}
+        shares = (
+            level_shares(pool.units, remaining)
+            if remaining
+            else dict(enumerate(even_shares(pool.units, pool.buckets)))
+        )
+        for bucket, units in shares.items():
             if units:
                 await issue_grant(self._home, pool.sale, bucket, units)
                 failpoint("grants.after_issue")
-
-
-def even_shares(units: int, buckets: int) -> list[int]:
-    """Split units over buckets as evenly as whole units go, the first ones rounded up."""
-    share, rest = divmod(units, buckets)
-    return [share + (bucket < rest) for bucket in range(buckets)]

@@ -34,6 +34,12 @@ ON CONFLICT DO NOTHING"""
 SELECT_LIVE: Final = f"""
 SELECT {_COLUMNS} FROM bucket_leases WHERE state <> 'closed' ORDER BY sale, bucket"""
 SELECT_LEASE: Final = f"SELECT {_COLUMNS} FROM bucket_leases WHERE sale = $1 AND bucket = $2"
+SELECT_OPEN_PLACES: Final = """
+SELECT l.bucket, l.epoch, EXISTS (
+    SELECT FROM bucket_moves m
+    WHERE m.sale = l.sale AND m.bucket = l.bucket AND m.kind IN ('top_up', 'withdrawal')
+      AND m.state IN ('asked', 'debited')) AS is_changing
+FROM bucket_leases l WHERE l.sale = $1 AND l.state = 'open'"""
 BEGIN_DRAINING: Final = f"""
 UPDATE bucket_leases SET state = 'draining'
 WHERE sale = $1 AND bucket = $2 AND epoch = $3 AND state IN ('open', 'draining')
@@ -77,6 +83,15 @@ RETURNING bucket"""
 
 
 @dataclass(frozen=True, slots=True)
+class LeasePlace:
+    """An open bucket, and whether units are on their way into it or out of it."""
+
+    bucket: int
+    epoch: int
+    is_changing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """What a new epoch begins with, as Postgres says it in one transaction."""
 
@@ -114,6 +129,13 @@ async def live_leases(shard: Shard) -> list[Lease]:
     async with shard.connection() as connection:
         rows = await connection.fetch(SELECT_LIVE)
     return [lease_from_row(row) for row in rows]
+
+
+async def open_places(shard: Shard, sale: int) -> list[LeasePlace]:
+    """Return the buckets of a sale that are open on this shard."""
+    async with shard.connection() as connection:
+        rows = await connection.fetch(SELECT_OPEN_PLACES, sale)
+    return [LeasePlace(*row) for row in rows]
 
 
 async def read_lease(shard: Shard, sale: int, bucket: int) -> Lease | None:

@@ -100,6 +100,18 @@ async def take_picture(
     )
 
 
+async def read_remaining(redis: Redis, keys: BucketKeys) -> int | None:
+    """
+    Tell how many units an epoch can still sell; None if it has no state.
+
+    Raises:
+        RedisUnavailable: no answer.
+    """
+    with redis_errors(writes=False):
+        units = await redis.hget(keys.state, "remaining")
+    return None if units is None else int(units)
+
+
 def _is_no_stream(reply: Exception) -> bool:
     return "no such key" in str(reply)
 

@@ -42,8 +42,6 @@ _MATCHES: Final = """dropped_at IS NULL
 SELECT_LETTERS: Final = f"""
 SELECT id, kind, reason, sale, bucket, epoch, seq, units, detail, parked_at FROM dead_letters
 WHERE {_MATCHES} AND id > $5 ORDER BY id LIMIT $6"""
-COUNT_LETTERS: Final = """
-SELECT kind, count(*) AS letters FROM dead_letters WHERE dropped_at IS NULL GROUP BY kind"""
 COUNT_MATCHES: Final = f"SELECT count(*) FROM dead_letters WHERE {_MATCHES}"
 DROP_LETTERS: Final = f"""
 WITH dropped AS (
@@ -82,13 +80,6 @@ async def list_letters(
     async with shard.connection() as connection:
         rows = await connection.fetch(SELECT_LETTERS, *_values(wanted), after, letters_max)
     return [dict(row) for row in rows]
-
-
-async def count_letters(shard: Shard) -> dict[str, int]:
-    """Return how many letters of each kind wait on one shard."""
-    async with shard.connection() as connection:
-        rows = await connection.fetch(COUNT_LETTERS)
-    return {row["kind"]: row["letters"] for row in rows}
 
 
 async def drop_letters(

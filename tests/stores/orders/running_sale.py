@@ -21,6 +21,7 @@ from app.inventory.coordinator import Coordinator, CoordinatorSettings
 from app.inventory.grants import Grants
 from app.inventory.lease import LEASE_MS, Lease
 from app.inventory.lease_store import read_lease
+from app.inventory.levelling import Levelling
 from app.inventory.mover import Mover, MoverSettings
 from app.inventory.picture import Offset, take_picture
 from app.inventory.recovery import Recovery, RecoverySettings
@@ -172,7 +173,8 @@ class RunningSale:
 
     async def grant(self) -> None:
         for shard in self.shards.all:
-            await Grants(shard, self.shards).lease_and_grant()
+            levelling = Levelling(shard, self.shards, self.redis, self.deployment)
+            await Grants(shard, self.shards, levelling.remaining).lease_and_grant()
 
     async def open(self, **changes: Any) -> None:
         """Publish, grant, open every bucket and let it sell."""

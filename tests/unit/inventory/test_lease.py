@@ -1,23 +1,11 @@
 """What follows from a lease row, a sale row and a server's name."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from app.inventory.grants import even_shares
 from app.inventory.lease import LAPSE_MS, LEASE_MS, ServerIdentity
 from app.inventory.server import faults_of, version_of
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-
-
-@given(units=st.integers(0, 10_000_000), buckets=st.integers(1, 64))
-def test_shares_are_even_and_lose_nothing(units, buckets):
-    shares = even_shares(units, buckets)
-
-    assert len(shares) == buckets
-    assert sum(shares) == units
-    assert max(shares) - min(shares) <= 1
 
 
 def test_an_incarnation_is_of_one_run_of_one_server():
