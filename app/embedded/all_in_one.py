@@ -232,6 +232,15 @@ def _sandbox_role(plan: _Plan) -> RoleSpec:
     )
 
 
+def _merchant_accounts(plan: _Plan) -> dict[str, str]:
+    """Tell the service's own roles who we are at the gateway, with our side's keys."""
+    keys = plan.payment_keys
+    return {
+        "DOORBUSTER_PAYMENTS__WECHATPAY": _json([keys.wechatpay_account(plan.sandbox)]),
+        "DOORBUSTER_PAYMENTS__ALIPAY": _json([keys.alipay_account(plan.sandbox)]),
+    }
+
+
 def _gateway_merchants(plan: _Plan) -> dict[str, str]:
     """Tell the gateway, and nobody else, the keys of its own side."""
     keys = plan.payment_keys
@@ -260,7 +269,14 @@ def _watched_role(
         role=role,
         name=role,
         argv=(*plan.program, command),
-        env=_environment(plan, {**extra, "DOORBUSTER_PROCESS__METRICS_PORT": str(port)}),
+        env=_environment(
+            plan,
+            {
+                **_merchant_accounts(plan),
+                **extra,
+                "DOORBUSTER_PROCESS__METRICS_PORT": str(port),
+            },
+        ),
         ready=lambda: listens(port),
     )
 

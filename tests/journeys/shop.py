@@ -136,12 +136,15 @@ class Shop:
 
         return await eventually(look, within_seconds=REST_SECONDS)
 
-    async def start_payment(self, order_id: str, shopper: str, key: str | None = None) -> Answer:
+    async def start_payment(
+        self, order_id: str, shopper: str, key: str | None = None, **wish: str
+    ) -> Answer:
+        """Start a payment, at the sandbox unless `wish` names another provider or product."""
         return await self.ask(
             "POST",
             f"{self.run.public}/v1/orders/{order_id}/payments",
             token=self.token(shopper),
-            body={"provider": "sandbox", "product": "qr"},
+            body={"provider": "sandbox", "product": "qr", **wish},
             Idempotency_Key=key or new_key(),
         )
 
