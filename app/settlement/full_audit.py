@@ -13,6 +13,7 @@ from app.inventory.queues import read_all_queues
 from app.kernel.equation import Doubt, Equation, Relation, unjudged
 from app.kernel.errors import Unavailable
 from app.orders.audit import audit_orders
+from app.orders.groups.audit import audit_groups
 from app.payments.audit import audit_payments
 from app.settlement.audit import audit_ledger
 from app.settlement.audit_postings import audit_postings, facts_wait
@@ -40,6 +41,7 @@ async def audit_all(
     """
     return [
         *await _unless_away("orders", audit_orders(shards, redis, deployment, sale)),
+        *await _unless_away("groups", audit_groups(shards, redis, deployment, sale)),
         *await _unless_away("payments", audit_payments(shards, sale)),
         *await _unless_away("ledger", _audit_books(shards, redis, ledger, deployment)),
         *await _unless_away("ledger and shards", audit_postings(shards, ledger)),
