@@ -27,6 +27,7 @@ from app.inventory.mover import MoverSettings
 from app.kernel.errors import BadConfiguration
 from app.kernel.failpoints import Failpoint
 from app.orders.closer import CloserSettings
+from app.orders.events.settings import EventSettings
 from app.orders.flusher import FlusherSettings
 from app.orders.groups.settling import GroupSettings
 from app.orders.selling import PlacementSettings
@@ -76,6 +77,7 @@ class OrdersSettings:
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     flusher: FlusherSettings = field(default_factory=FlusherSettings)
     closer: CloserSettings = field(default_factory=CloserSettings)
+    events: EventSettings = field(default_factory=EventSettings)
     groups: GroupSettings = field(default_factory=GroupSettings)
 
 

@@ -214,7 +214,10 @@ class _Routes:
         found = await self._desk.read_own(order_id, request[SHOPPER])
         if found is None:
             return problem("order_not_found", request)
-        return respond(request, 200, await self._desk.describe(order_id, found))
+        # For those who poll because too many listen: a ticket's row is about to be there.
+        queued = isinstance(found, Ticket) and found.state is TicketState.QUEUED
+        headers = {"Retry-After": "1"} if queued else None
+        return respond(request, 200, await self._desk.describe(order_id, found), headers)
 
     async def list_own(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, OrderPage)

@@ -25,6 +25,9 @@ from app.kernel.equation import Equation
 from app.kernel.errors import DoorbusterError
 from app.orders.confirmations import Confirmations
 from app.orders.desk import OrderDesk
+from app.orders.events.routes import EventDesk
+from app.orders.events.routes import endpoints as event_endpoints
+from app.orders.events.watch import Watch
 from app.orders.fast_lane import BuyLane
 from app.orders.groups.routes import GroupDesk
 from app.orders.groups.routes import endpoints as group_endpoints
@@ -95,6 +98,7 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
         opened.push_async_callback(own.stop)
         opened.push_async_callback(admin.stop)
         opened.push_async_callback(public.stop)
+        opened.push_async_callback(api.end_streams)  # before that: they would not end by themselves
         with contextlib.suppress(DoorbusterError):  # the first answer already tells its clock
             await api.clock.ask(redis)
         await public.start(settings.web.host, settings.web.port, reuse_port=True)
@@ -127,6 +131,7 @@ class Api:
         self.clock = ServerClock(SystemClock())
         self.catalog = Catalog(stores.shards)
         self._acts = fulfilment_of(settings, stores.shards, stage)
+        self._watch = Watch(stores.shards, settings.orders.events)
         self.stock = Stock(stores.shards, stores.redis, stores.deployment)
         api_url = settings.redis.api_url or settings.redis.url
         tally = PlacementTally()
@@ -153,6 +158,10 @@ class Api:
             SystemClock(),
         )
 
+    async def end_streams(self) -> None:
+        """End the streams of events; their clients come back to another process."""
+        await self._watch.close()
+
     async def close(self) -> None:
         """Answer everybody that waits, then stop."""
         await self.placement.close()
@@ -166,6 +175,7 @@ class Api:
             *order_endpoints(self._order_desk()),
             *group_endpoints(self._group_desk()),
             *payment_endpoints(self._stage),
+            *event_endpoints(self._event_desk()),
             *fulfilment_endpoints(self._fulfilment_desk()),
         ]
 
@@ -239,6 +249,11 @@ class Api:
             now_ms=self.clock.now_ms,
             available=self.stock.available,
             gate_seen=self.stock.gate_seen,
+        )
+
+    def _event_desk(self) -> EventDesk:
+        return EventDesk(
+            orders=self._order_desk(), watch=self._watch, settings=self._settings.orders.events
         )
 
     def _fulfilment_desk(self) -> FulfilmentDesk:
