@@ -44,7 +44,7 @@ class FlusherSettings:
 
     entries_max: int = 256  # stream entries of one bucket in one transaction
     orders_aim: int = 2_000  # about so many orders are read for one transaction
-    gather_ms: int = 20  # between two reads while orders come; a first order does not wait
+    gather_ms: int = 30  # between two reads while orders come; a first order does not wait
     trim_ms: int = 100  # between two trims of a bucket while orders come
     block_ms: int = 100  # how long to wait for new entries before looking at the leases again
     refresh_ms: int = 250  # how often leases are read for new buckets, epochs and owners

@@ -1,6 +1,8 @@
 """The flusher with a real stream: what is flushed, who is told, what is trimmed."""
 
 import asyncio
+import time
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -48,6 +50,45 @@ async def test_what_was_placed_becomes_rows_and_leaves_the_stream(sold):
     assert await entries(sold) == 0
     assert (await sold.state()).orders_flushed == 3
     assert await sold.audited() == ""
+
+
+async def test_while_orders_come_they_gather_and_the_first_does_not_wait(sold):
+    """A transaction for each order would cost the worker more than all the rest."""
+    patient = replace(FLUSH_SETTINGS, gather_ms=400, trim_ms=1_000)
+    flusher = Flusher(
+        sold.shard(),
+        sold.duties[sold.shard().index],
+        sold.redis,
+        sold.deployment,
+        patient,
+        sold.notes,
+    )
+    began = time.monotonic()
+    assert await flusher.flush_once() == 3
+    await sold.buy("dan")
+    await sold.buy("eve")
+    assert await flusher.flush_once() == 2
+    assert time.monotonic() - began >= patient.gather_ms / 1000
+
+
+async def test_trims_are_put_off_while_orders_come_and_made_up_for_when_none_does(sold):
+    seldom = replace(FLUSH_SETTINGS, trim_ms=1_000, refresh_ms=60_000)
+    flusher = Flusher(
+        sold.shard(),
+        sold.duties[sold.shard().index],
+        sold.redis,
+        sold.deployment,
+        seldom,
+        sold.notes,
+    )
+    assert await flusher.flush_once() == 3
+    assert await entries(sold) == 0
+    await sold.buy("dan")
+    assert await flusher.flush_once() == 1
+    assert (await entries(sold), (await sold.state()).orders_flushed) == (1, 3)
+
+    assert await flusher.flush_once() == 0
+    assert (await entries(sold), (await sold.state()).orders_flushed) == (0, 4)
 
 
 async def test_nothing_to_flush_is_nothing_done(sold):
