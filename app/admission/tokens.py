@@ -244,11 +244,18 @@ class ShopperTokens:
             return None
         if self._issuer is not None and claims.iss != self._issuer:
             return None
-        begins = [at for at in (claims.nbf, claims.iat) if at is not msgspec.UNSET]
-        if not all(0 <= at <= _INSTANT_MAX for at in (claims.exp, *begins)):
-            return None
         # PyJWT reads instants as whole seconds; so do we, to expire no later.
-        return _Verified(claims.sub, max(map(int, begins), default=0), int(claims.exp))
+        expires_at = _second_of(claims.exp)
+        not_before = 0 if claims.nbf is msgspec.UNSET else _second_of(claims.nbf)
+        issued_at = 0 if claims.iat is msgspec.UNSET else _second_of(claims.iat)
+        if min(expires_at, not_before, issued_at) < 0:
+            return None
+        return _Verified(claims.sub, max(not_before, issued_at), expires_at)
+
+
+def _second_of(at: float) -> int:
+    """Return the whole second of an instant; -1 for one beyond the calendar."""
+    return int(at) if 0 <= at <= _INSTANT_MAX else -1
 
 
 def _make_ready(key: TokenKey) -> _Key:

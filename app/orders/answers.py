@@ -8,7 +8,7 @@ The codes and their order are those of lua/orders/place_orders.lua; a test compa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.kernel.errors import BrokenState
 
@@ -32,8 +32,7 @@ class PlaceCode(IntEnum):
     PLACED = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Stock is held, the order is in the stream."""
 
     seq: int

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from app.kernel.errors import (
     BrokenState,
@@ -27,6 +27,7 @@ from app.orders.stream import PlacementRequest, place_orders
 from app.storage.redis import ScriptConnection
 from app.storage.server_clock import ServerClock
 
+_ACCEPTED: Final = (Placed, Replay)
 _MEDIAN_STEP: Final = 0.05  # how fast the moving median follows
 _WAIT_FACTOR: Final = 3  # a queue may wait this many script calls, if that is more than 50 ms
 
@@ -55,8 +56,7 @@ class NotPlaced(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """An order that stands in the stream, or was accepted before."""
 
     key: OrderKey
@@ -209,25 +209,23 @@ class BucketCounter:
         self, route: Route, reply: PlaceReply, requests: Sequence[PlacementRequest]
     ) -> list[Outcome]:
         """Turn the script's answers into outcomes; one call of the cipher makes all ids."""
-        accepted = [
-            (self.route.key_of(route, answer), shopper_tag(request.shopper))
+        key_of = self.route.key_of
+        keys = [
+            (key_of(route, answer), shopper_tag(request.shopper))
             for answer, request in zip(reply.answers, requests, strict=True)
-            if isinstance(answer, Placed | Replay)
+            if isinstance(answer, _ACCEPTED)
         ]
-        ids = iter(self._ids.write_batch(accepted))
-        keys = iter(accepted)
+        ids = iter(zip(keys, self._ids.write_batch(keys), strict=True))
+        now_ms, entry_id = reply.now_ms, reply.entry_id
         outcomes: list[Outcome] = []
         for answer in reply.answers:
             if isinstance(answer, Placed):
-                key = next(keys)[0]
-                outcomes.append(
-                    Accepted(key, next(ids), reply.now_ms, is_replay=False, entry_id=reply.entry_id)
-                )
+                (key, _), order_id = next(ids)
+                outcomes.append(Accepted(key, order_id, now_ms, is_replay=False, entry_id=entry_id))
             elif isinstance(answer, Replay):
-                key = next(keys)[0]
-                outcomes.append(
-                    Accepted(key, next(ids), answer.placed_at_ms, is_replay=True, entry_id=b"")
-                )
+                (key, _), order_id = next(ids)
+                at_ms = answer.placed_at_ms
+                outcomes.append(Accepted(key, order_id, at_ms, is_replay=True, entry_id=b""))
             elif isinstance(answer, Refused) and answer.code is PlaceCode.STALE:
                 self.route.distrust(route)
                 outcomes.append(NotPlaced.RECOVERING)

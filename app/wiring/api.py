@@ -23,6 +23,7 @@ from app.inventory.stock import Stock
 from app.kernel.clock import SystemClock
 from app.kernel.equation import Equation
 from app.kernel.errors import DoorbusterError
+from app.kernel.garbage import settle_garbage
 from app.orders.confirmations import Confirmations
 from app.orders.desk import OrderDesk
 from app.orders.events.routes import EventDesk
@@ -107,6 +108,7 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
             await admin.start(settings.web.admin_host, settings.web.admin_port)
         await start_own(own, settings)
         readiness.started = True
+        settle_garbage()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(api.clock.keep(redis, stopping))
             lag = tasks.create_task(measure_lag(metrics.loop_lag_seconds))

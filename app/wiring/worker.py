@@ -8,6 +8,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from app.inventory.mover import Mover
+from app.kernel.garbage import settle_garbage
 from app.kernel.loop import Pace
 from app.orders.closer import Closer
 from app.orders.flusher import Flusher
@@ -78,6 +79,7 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
             start_loops(tasks, fulfilment_work(settings, acts), stopping)
             await start_own(own, settings)
             readiness.started = True
+            settle_garbage()
             lag = tasks.create_task(measure_lag(metrics.loop_lag_seconds))
             await stopping.wait()
             lag.cancel()
