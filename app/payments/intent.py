@@ -95,6 +95,7 @@ class RefundEvent(StrEnum):
     ANSWER_LOST = "answer_lost"
     PROVIDER_SUCCEEDED = "provider_succeeded"
     PROVIDER_REFUSED = "provider_refused"
+    RETRY_ASKED = "retry_asked"  # an operator has seen to the cause
 
 
 REFUND_MACHINE: Final = Machine(
@@ -111,6 +112,8 @@ REFUND_MACHINE: Final = Machine(
         (RefundState.UNKNOWN, RefundEvent.PROVIDER_REFUSED): RefundState.ABNORMAL,
         # An operator settled it at the provider; its message says so.
         (RefundState.ABNORMAL, RefundEvent.PROVIDER_SUCCEEDED): RefundState.SUCCEEDED,
+        # Or an operator lets it be sent again, with the number that it has.
+        (RefundState.ABNORMAL, RefundEvent.RETRY_ASKED): RefundState.REQUESTED,
     },
 )
 
@@ -124,6 +127,7 @@ class RefundReason(StrEnum):
     REVIEW_REJECTED = "review_rejected"  # an operator will not ship it
     AFTER_SALE = "after_sale"  # an after-sale case was settled
     GROUP_FAILED = "group_failed"  # its group did not fill in time
+    OPERATOR = "operator"  # somebody asked for it, in words of their own
 
 
 _REASON_LETTERS: Final = {
@@ -133,6 +137,7 @@ _REASON_LETTERS: Final = {
     RefundReason.REVIEW_REJECTED: "V",
     RefundReason.AFTER_SALE: "A",
     RefundReason.GROUP_FAILED: "G",
+    RefundReason.OPERATOR: "O",
 }
 
 
@@ -197,6 +202,8 @@ class Refund:
     state: RefundState
     tries: int
     requested_at: datetime
+    fingerprint: bytes | None = None  # of what an operator asked for under a key
+    note: str | None = None  # in the operator's words
 
     def request(self) -> RefundRequest:
         return RefundRequest(
@@ -204,7 +211,7 @@ class Refund:
             attempt=self.attempt,
             amount_minor=self.amount_minor,
             currency=self.currency,
-            reason=self.reason,
+            reason=self.note or self.reason,
             requested_at=self.requested_at,
         )
 

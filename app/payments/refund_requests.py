@@ -31,6 +31,7 @@ class RefundRefused(enum.Enum):
 
     NOT_PAID = enum.auto()  # no payment stands behind the order, or it was given back whole
     EXCEEDS_PAID = enum.auto()  # more than is left of it
+    TOO_MANY = enum.auto()  # its numbers are used up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,17 @@ class RefundWish:
         reason: names the refund.
         order_reason: told by the order if this ends it.
         actor: who asks.
+        note: what the provider is told, instead of the reason's name; 1..80 characters.
+        idempotency_key: under which it was asked, and `fingerprint` of what.
     """
 
     amount_minor: int | None
     reason: RefundReason
     order_reason: OrderReason | None = None
     actor: str
+    note: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
 
 
 async def request_refund(
@@ -73,7 +79,9 @@ async def request_refund(
     assert amount_minor > 0
     if amount_minor > left:
         return RefundRefused.EXCEEDS_PAID
-    refund = await _insert(connection, order, attempt, amount_minor, wish.reason)
+    refund = await _insert(connection, order, attempt, amount_minor, wish)
+    if refund is None:
+        return RefundRefused.TOO_MANY
     await insert_outbox(connection, "refund_requested", refund.number, refund_fact(refund))
     is_whole = await add_refunded(connection, order.key, amount_minor)
     detail = {"refund_id": refund.number, "amount_minor": amount_minor, "reason": wish.reason}
@@ -102,21 +110,30 @@ async def _insert(
     order: Order,
     attempt: Attempt,
     amount_minor: int,
-    reason: RefundReason,
-) -> Refund:
-    """Write the row; its number counts the earlier ones of its reason, under the order's lock."""
+    wish: RefundWish,
+) -> Refund | None:
+    """
+    Write the row; its number counts the earlier ones of its reason, under the order's lock.
+
+    Returns:
+        None when there is no number left.
+    """
     earlier = await store.refunds_of_order(connection, order.key)
-    ordinal = 1 + sum(one.reason is reason for one in earlier)
-    assert ordinal <= ORDINAL_MAX, order.key
+    ordinal = 1 + sum(one.reason is wish.reason for one in earlier)
+    if ordinal > ORDINAL_MAX:
+        return None
     return await store.insert_refund(
         connection,
         store.NewRefund(
-            number=refund_number(attempt.number, reason, ordinal),
+            number=refund_number(attempt.number, wish.reason, ordinal),
             attempt_number=attempt.number,
             order_key=order.key,
-            reason=reason,
+            reason=wish.reason,
             late=False,
             amount_minor=amount_minor,
             currency=order.currency,
+            idempotency_key=wish.idempotency_key,
+            fingerprint=wish.fingerprint,
+            note=wish.note,
         ),
     )

@@ -1,26 +1,36 @@
 """The routes of payments: a shopper starts one, a provider tells how it went."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 
+from app.kernel.money import AMOUNT_MINOR_MAX
 from app.payments.callback import receive_callback
+from app.payments.operator_refunds import AskRefusal, RefundAsk, ask_refund, retry_refund
 from app.payments.provider import HttpReply, Product, Provider, Refusal
 from app.payments.stage import PaymentStage
 from app.payments.start import PaymentWish, StartRefusal, start_payment
-from app.payments.views import PaymentView
+from app.payments.views import PaymentView, RefundView, view_refund
+from app.sales.store import Act
 from app.web.access import Access
 from app.web.body import read_body, read_raw, respond
 from app.web.endpoint import Endpoint
 from app.web.headers import idempotency_key
 from app.web.invalid import InvalidRequest, field_invalid
-from app.web.keys import SHOPPER
+from app.web.keys import OPERATOR, SHOPPER
 from app.web.problem import problem
 
 # What reading a body may come to, in the words that providers are answered with.
 _REFUSALS: Final = {"request_timeout": Refusal.UNAVAILABLE}
+
+
+# Told to providers as it is: WeChat Pay takes 80 characters.
+Reason: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*\Z"),
+]
 
 
 class StartPayment(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,6 +41,19 @@ class StartPayment(msgspec.Struct, forbid_unknown_fields=True):
     return_url: (
         Annotated[str, msgspec.Meta(max_length=255, pattern=r"^https?://[!-~]+(?!\s)$")] | None
     ) = None
+
+
+class AskRefund(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /admin/v1/orders/{order}/refunds`."""
+
+    amount_minor: Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MINOR_MAX)]
+    reason: Reason
+
+
+class RetryRefund(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /admin/v1/refunds/{refund}/retry`."""
+
+    reason: Reason
 
 
 def endpoints(stage: PaymentStage) -> list[Endpoint]:
@@ -59,6 +82,34 @@ def endpoints(stage: PaymentStage) -> list[Endpoint]:
                 refusals=("not_found",),
             )
             for path in ("/v1/callbacks/{provider}", "/v1/callbacks/{provider}/{account}")
+        ),
+    ]
+
+
+def admin_endpoints(stage: PaymentStage) -> list[Endpoint]:
+    """Return the operators' routes of this stage."""
+    routes = _AdminRoutes(stage)
+    return [
+        Endpoint(
+            method="POST",
+            path="/admin/v1/orders/{order}/refunds",
+            handler=routes.ask,
+            summary="Give money of a paid order back, in part or in full.",
+            access=Access.OPERATOR,
+            answers={201: RefundView},
+            body=AskRefund,
+            refusals=(*AskRefusal, "validation_failed", "shard_unavailable"),
+            idempotent_key=True,
+        ),
+        Endpoint(
+            method="POST",
+            path="/admin/v1/refunds/{refund}/retry",
+            handler=routes.retry,
+            summary="Send a refund that its provider refused again, with the same number.",
+            access=Access.OPERATOR,
+            answers={200: RefundView},
+            body=RetryRefund,
+            refusals=("not_found", "validation_failed", "shard_unavailable"),
         ),
     ]
 
@@ -113,6 +164,35 @@ class _Routes:
             self._stage.tally.count_callback(provider.code, "too_slow")
             reply = provider.ack(Refusal.UNAVAILABLE)
         return _response(reply)
+
+
+class _AdminRoutes:
+    def __init__(self, stage: PaymentStage) -> None:
+        self._stage = stage
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        key = idempotency_key(request)
+        body = await read_body(request, AskRefund)
+        ask = RefundAsk(
+            order_id=request.match_info["order"],
+            idempotency_key=key,
+            amount_minor=body.amount_minor,
+            reason=body.reason,
+            actor=request[OPERATOR].name,
+        )
+        answer = await ask_refund(self._stage, ask)
+        if isinstance(answer, AskRefusal):
+            return problem(answer, request)
+        headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
+        return respond(request, 201, view_refund(answer.refund), headers)
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, RetryRefund)
+        act = Act(actor=request[OPERATOR].name, reason=body.reason)
+        refund = await retry_refund(self._stage, request.match_info["refund"], act)
+        if refund is None:
+            return problem("not_found", request)
+        return respond(request, 200, view_refund(refund))
 
 
 def _response(reply: HttpReply) -> web.Response:

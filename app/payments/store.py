@@ -114,15 +114,16 @@ INSERT INTO provider_events
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 
 _REFUND: Final = """r.number, r.attempt_number, r.sale, r.bucket, r.epoch, r.seq, r.reason, r.late,
-    r.amount_minor, r.currency, r.state, r.tries, r.requested_at, p.provider, p.account,
+    r.amount_minor, r.currency, r.state, r.tries, r.requested_at, r.fingerprint, r.note,
+    p.provider, p.account,
     p.provider_number AS attempt_provider_number, p.captured_minor, p.created_at, o.merchant"""
 
 # The attempt's own CHECK keeps all its refunds within what was captured.
 INSERT_REFUND: Final = """
 WITH asked AS (
     INSERT INTO refunds (number, attempt_number, sale, bucket, epoch, seq, reason, late,
-                         amount_minor, currency, state)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'requested')
+                         amount_minor, currency, idempotency_key, fingerprint, note, state)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'requested')
     RETURNING attempt_number, amount_minor
 )
 UPDATE payment_attempts p SET refunded_minor = p.refunded_minor + asked.amount_minor
@@ -151,9 +152,15 @@ FROM (SELECT number FROM refunds
 WHERE r.number = due.number AND p.number = r.attempt_number
 RETURNING {_REFUND}"""
 
+SELECT_REFUND_BY_KEY: Final = f"""
+SELECT {_REFUND} {_REFUND_OF_ATTEMPT}
+WHERE r.sale = $1 AND r.bucket = $2 AND r.epoch = $3 AND r.seq = $4 AND r.idempotency_key = $5"""
+
+# Due at once: the worker's pause has passed while somebody saw to the cause.
 MARK_REFUND: Final = """
 UPDATE refunds
 SET state = $2, provider_number = coalesce($3, provider_number),
+    next_try_at = CASE WHEN $2::refund_state = 'requested' THEN now() ELSE next_try_at END,
     settled_at = CASE WHEN $2::refund_state IN ('succeeded', 'abnormal') THEN now() END
 WHERE number = $1 AND state = ANY($4::refund_state[])
 RETURNING number"""
@@ -197,6 +204,9 @@ class NewRefund:
     late: bool
     amount_minor: int
     currency: str
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +373,9 @@ async def insert_refund(connection: Connection, new: NewRefund) -> Refund:
         new.late,
         new.amount_minor,
         new.currency,
+        new.idempotency_key,
+        new.fingerprint,
+        new.note,
     )
     refund = await lock_refund(connection, new.number)
     assert refund is not None, new.number
@@ -372,6 +385,14 @@ async def insert_refund(connection: Connection, new: NewRefund) -> Refund:
 async def refunds_of_order(connection: Connection, key: OrderKey) -> list[Refund]:
     """Return every refund of one order, oldest first."""
     return [_refund(row) for row in await connection.fetch(SELECT_REFUNDS, *key)]
+
+
+async def find_refund_by_key(
+    connection: Connection, key: OrderKey, idempotency_key: str
+) -> Refund | None:
+    """Return the refund of an order that was asked for under a key."""
+    row = await connection.fetchrow(SELECT_REFUND_BY_KEY, *key, idempotency_key)
+    return None if row is None else _refund(row)
 
 
 async def lock_refund(connection: Connection, number: str) -> Refund | None:
@@ -467,4 +488,6 @@ def _refund(row: Mapping[str, Any]) -> Refund:
         state=RefundState(row["state"]),
         tries=row["tries"],
         requested_at=row["requested_at"],
+        fingerprint=row["fingerprint"],
+        note=row["note"],
     )

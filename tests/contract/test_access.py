@@ -37,6 +37,8 @@ POST /admin/v1/orders/{order}/after-sales/{number}/settle   no   yes      no
 POST /admin/v1/orders/{order}/after-sales/{number}/resend   no   yes      no
 GET  /admin/v1/sales/{sale}/policy                    yes    yes      no
 PUT  /admin/v1/sales/{sale}/policy                    no     yes      no
+POST /admin/v1/orders/{order}/refunds                no     yes      no
+POST /admin/v1/refunds/{refund}/retry                no     yes      no
 GET  /admin/v1/dead-letters                          yes    yes      no
 POST /admin/v1/dead-letters/drop                     no     yes      no
 POST /admin/v1/dead-letters/retry                    no     yes      no
