@@ -1,4 +1,9 @@
-"""The variants that last: rows with the log rewritten, a burst that drains, a sale that grows."""
+"""
+The variants that last: rows with the log rewritten, a burst that drains, a sale that grows.
+
+What is measured of a sale that grows is sold over HTTP; the hundreds of thousands of orders that
+only have to stand there before are fed to the service's own script (`feed.py`).
+"""
 
 import asyncio
 import signal
@@ -6,6 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from loadtest.bench.feed import Feed, feeding
 from loadtest.bench.job import ClosedLoop, Job, Tally
 from loadtest.bench.measurement import Measurement, measurement
 from loadtest.bench.rig import Rig, audited
@@ -13,7 +19,7 @@ from loadtest.bench.stand import OpenSale, Stand
 from loadtest.bench.variants import closed_loop, unknown_of
 from loadtest.bench.wire import PLACED
 
-FILL_CLICKS_MAX: Final = 200_000  # prepared at once: about 140 MB
+FED_AT_ONCE_MAX: Final = 100_000  # then the flush catches up, before the backlog is full
 GROWTH_SPAN_ORDERS: Final = 20_000  # over which the cost of an order is measured
 _LOOK_SECONDS: Final = 0.5
 _CLOSE_LOOK_SECONDS: Final = 0.01
@@ -139,22 +145,38 @@ async def measure_growth(rig: Rig) -> None:
         last = rig.options.growth_orders[-1]
         sale = await stand.open_sale(stock=2 * (last + GROWTH_SPAN_ORDERS) + 100_000)
         empty = await stand.memory_bytes()
-        sent = placed = unknown = 0
-        for size in rig.options.growth_orders:
-            while placed < size:
-                count = min(FILL_CLICKS_MAX, size - placed)
-                tally, _ = await _sell(rig, stand, sale, "", sent, count)
-                sent, placed = sent + count, placed + tally.totals[PLACED]
+        placed = unknown = clicks = 0
+        async with feeding(stand, sale) as feed:
+            for size in rig.options.growth_orders:
+                fill_seconds = await _fill(stand, feed, size - placed)
+                placed = size
+                rewrite_seconds = await stand.rewrite_log()
+                trimmed_bytes = (await stand.memory_bytes() - empty) / placed
+                tally, figure = await _sell(
+                    rig, stand, sale, f"i{size}", clicks, GROWTH_SPAN_ORDERS
+                )
+                clicks += GROWTH_SPAN_ORDERS
+                placed += tally.totals[PLACED]
                 unknown += unknown_of(tally.totals)
-            await stand.drain()
-            rewrite_seconds = await stand.rewrite_log()
-            trimmed_bytes = (await stand.memory_bytes() - empty) / placed
-            tally, figure = await _sell(rig, stand, sale, f"i{size}", sent, GROWTH_SPAN_ORDERS)
-            sent, placed = sent + GROWTH_SPAN_ORDERS, placed + tally.totals[PLACED]
-            unknown += unknown_of(tally.totals)
-            numbers = {"trimmed_bytes": trimmed_bytes, "rewrite_seconds": rewrite_seconds}
-            figure = replace(figure, numbers={**figure.numbers, **numbers})
-            rig.note(await audited(stand, sale, figure, placed, unknown))
+                await stand.drain()
+                numbers = {
+                    "trimmed_bytes": trimmed_bytes,
+                    "rewrite_seconds": rewrite_seconds,
+                    "fill_seconds": fill_seconds,
+                }
+                figure = replace(figure, numbers={**figure.numbers, **numbers})
+                rig.note(await audited(stand, sale, figure, placed, unknown))
+
+
+async def _fill(stand: Stand, feed: Feed, count: int) -> float:
+    """Feed so many orders and wait for their rows; tell how long that took."""
+    began = time.monotonic()
+    while count > 0:
+        some = min(FED_AT_ONCE_MAX, count)
+        await feed.sell(some)
+        await stand.drain()
+        count -= some
+    return time.monotonic() - began
 
 
 async def _sell(  # noqa: PLR0913, PLR0917  what is sold, and under which name
