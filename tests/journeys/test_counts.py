@@ -103,9 +103,9 @@ class Counting:
     async def counts(self, orders: int) -> Counts:
         """Count, once the statistics of Postgres know of so many orders."""
 
-        async def known() -> dict[str, int] | None:
+        async def known() -> dict[str, int]:
             rows = await self._count_rows()
-            return rows if rows["orders"] >= orders else None
+            return rows if rows["orders"] >= orders else {}
 
         rows = await eventually(known, within_seconds=30)
         stats = await self.redis.info("commandstats")
@@ -127,17 +127,16 @@ class Counting:
 
     async def memory_bytes(self) -> int:
         """Weigh every key of every bucket."""
-        return sum(
-            [await self.redis.memory_usage(key, samples=0) async for key in self.redis.scan_iter()]
-        )
+        keys = [key async for key in self.redis.scan_iter()]
+        return sum([await self.redis.memory_usage(key, samples=0) or 0 for key in keys])
 
     async def _count_rows(self) -> dict[str, int]:
         total: dict[str, int] = {}
         for url in self.shop.run.shards:
             async with session(url) as connection:
-                row = dict(await connection.fetchrow(COUNT_ROWS))
+                (row,) = await connection.fetch(COUNT_ROWS)
             # The log belongs to the server, the rows to its databases.
-            total = {name: total.get(name, 0) + row[name] for name in row}
+            total = {name: total.get(name, 0) + number for name, number in row.items()}
             total["wal_bytes"] = row["wal_bytes"]
         return total
 
