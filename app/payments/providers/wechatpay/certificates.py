@@ -154,16 +154,21 @@ class CertificateStore:
         _log.info("certificates_renewed", serials=sorted(self.ring.keys))
         return True
 
-    async def run_refresher(self, ask: Ask, period_ms: int) -> None:
-        """Refresh at once, then every `period_ms`, and sooner when a serial was unknown."""
-        while True:
-            await self.refresh_once(ask)
-            # With a key in hand there is time: a serial it does not fit cuts the pause short.
-            pause_ms = period_ms if self.ring.keys else REFRESH_GAP_MS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_ms / 1000):
-                    await self._out_of_date.wait()
-            await asyncio.sleep(self._wait_ms() / 1000)
+    async def refresh_and_rest(self, ask: Ask, period_ms: int) -> int:
+        """
+        Refresh, then rest for `period_ms`, or less when a serial was unknown: one pass of a loop.
+
+        Returns:
+            1, always: the rest is part of the pass.
+        """
+        await self.refresh_once(ask)
+        # With a key in hand there is time: a serial it does not fit cuts the pause short.
+        pause_ms = period_ms if self.ring.keys else REFRESH_GAP_MS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_ms / 1000):
+                await self._out_of_date.wait()
+        await asyncio.sleep(self._wait_ms() / 1000)
+        return 1
 
     def _wait_ms(self) -> int:
         """Say how long nobody may ask again; a clock that was set back does not prolong it."""

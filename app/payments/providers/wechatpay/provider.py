@@ -10,6 +10,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -18,6 +19,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from app.kernel.clock import Clock
+from app.kernel.loop import Pace, run_loop
 from app.payments.provider import (
     Action,
     AttemptReference,
@@ -76,6 +78,7 @@ from app.payments.providers.wechatpay.snapshots import (
     refund_snapshot,
     transfer_snapshot,
 )
+from app.telemetry.reporter import LogReporter
 
 _log = structlog.get_logger(__name__)
 
@@ -118,11 +121,15 @@ class WechatpayProvider:
 
     async def __aenter__(self) -> Self:
         if self._document.platform_certificates:
-            self._refresher = asyncio.create_task(
-                self._certificates.run_refresher(
-                    self._client.ask_certificates, self._document.certificate_refresh_ms
-                )
+            once = partial(
+                self._certificates.refresh_and_rest,
+                self._client.ask_certificates,
+                self._document.certificate_refresh_ms,
             )
+            name = f"wechatpay_certificates:{self.account.name}"
+            # It ends by being cancelled: most of its time it waits for a serial it does not know.
+            loop = run_loop(name, once, asyncio.Event(), LogReporter(), Pace())
+            self._refresher = asyncio.create_task(loop, name=name)
         return self
 
     async def __aexit__(
