@@ -65,7 +65,16 @@ def _build(name: str) -> None:
     place = ENVIRONMENTS / name
     lock = HERE / name / "requirements.lock"
     python = place / "bin" / "python"
-    install = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
+    install = (
+        "install",
+        "-q",
+        "--no-compile",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "-r",
+        str(lock),
+    )
     try:
         _run(sys.executable, "-m", "venv", "--clear", str(place))
         _run(str(python), "-m", "pip", "--disable-pip-version-check", *install)
