@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from app.kernel.errors import BrokenState
 from app.storage.keys import BucketKeys
 from app.storage.lua import bind_script, call_script
-from app.storage.redis import RedisArgument, redis_errors
+from app.storage.redis import RedisArgument
 
 
 class Gate(StrEnum):

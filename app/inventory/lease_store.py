@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from app.inventory.bucket import RememberedOrder
+from app.inventory.bucket import REMEMBERED_FINGERPRINT_BYTES
 from app.inventory.lease import BucketMode, Lease, ServerIdentity
 from app.inventory.seats import SELECT_GROUPS, SELECT_MEMBERS, GroupEntry, entry_from_row
-from app.kernel.clock import unix_ms
 from app.sales.sale import Sale, SaleKind
 from app.sales.store import group_values, pop_group_terms
 from app.storage.shards import Connection, Shard
@@ -54,8 +53,13 @@ RETURNING {_COLUMNS}"""
 SELECT_HOLDINGS: Final = """
 SELECT shopper, sum(units_held)::bigint AS units FROM orders
 WHERE sale = $1 AND bucket = $2 AND units_held > 0 GROUP BY shopper"""
-SELECT_REPLAYS: Final = """
-SELECT key_hash, epoch, seq, placed_at, fingerprint FROM orders WHERE sale = $1 AND bucket = $2"""
+# A hundred thousand of these are read at once: packed as RememberedOrder.pack does it, for that
+# takes four times as long in Python (two bytes of epoch, five of seq, six of Unix ms).
+SELECT_REPLAYS: Final = f"""
+SELECT key_hash, int2send(epoch) || substring(int8send(seq) from 4)
+       || substring(int8send(floor(extract(epoch from placed_at) * 1000)::bigint) from 3)
+       || substring(fingerprint for {REMEMBERED_FINGERPRINT_BYTES}) AS remembered
+FROM orders WHERE sale = $1 AND bucket = $2"""
 OPEN_EPOCH: Final = f"""
 UPDATE bucket_leases
 SET state = 'open', run_id = $4, master_replid = $5, incarnation = $6, script_sha = $7,
@@ -97,7 +101,7 @@ class Rebuild:
 
     lease: Lease  # of the new epoch
     holdings: dict[str, int]  # shopper -> units held
-    replays: list[tuple[bytes, RememberedOrder]]  # key hash -> the order it made
+    replays: dict[bytes, bytes]  # key hash -> the order it made, as RememberedOrder packs it
     groups: dict[str, GroupEntry] = field(default_factory=dict)  # of a group sale
     members: dict[str, str] = field(default_factory=dict)  # shopper -> live group
 
@@ -170,19 +174,8 @@ async def begin_epoch(shard: Shard, lease: Lease) -> Rebuild | None:
         )
         if row is None:
             return None
-        holdings = {
-            found["shopper"]: found["units"]
-            for found in await _fetch_in_pieces(connection, SELECT_HOLDINGS, lease)
-        }
-        replays = [
-            (
-                found["key_hash"],
-                RememberedOrder(
-                    found["epoch"], found["seq"], unix_ms(found["placed_at"]), found["fingerprint"]
-                ),
-            )
-            for found in await _fetch_in_pieces(connection, SELECT_REPLAYS, lease)
-        ]
+        holdings = _pairs(await _fetch_in_pieces(connection, SELECT_HOLDINGS, lease))
+        replays = _pairs(await _fetch_in_pieces(connection, SELECT_REPLAYS, lease))
         fresh = lease_from_row(row)
         groups, members = await _read_groups(connection, fresh)
     return Rebuild(fresh, holdings, replays, groups, members)
@@ -210,6 +203,10 @@ async def _fetch_in_pieces(
     while piece := await cursor.fetch(_READ_ROWS_MAX):
         rows += piece
     return rows
+
+
+def _pairs(rows: Any) -> dict[Any, Any]:  # noqa: ANN401  records of two columns
+    return dict(rows)
 
 
 async def open_epoch(

@@ -11,7 +11,7 @@ Without either, the handful that `make test` runs.
 import asyncio
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"{len(seconds)} buckets reopened: median {statistics.median(seconds):.1f} s, "
             f"worst {seconds[-1]:.1f} s"
         )
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have something told at the end of the session, by a test without a site."""
+    notes: list[str] = []
+    request.config.stash.setdefault(TOLD, []).append((request.node.name, notes, []))
+    return notes.append
 
 
 class SiteKeeper:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.inventory.bucket import Gate, RenewCode, fence_bucket
+from app.inventory.bucket import Gate, RememberedOrder, RenewCode, fence_bucket
 from app.inventory.epoch_keys import write_epoch
 from app.inventory.lease import BucketMode
 from app.inventory.lease_store import (
@@ -15,6 +15,7 @@ from app.inventory.lease_store import (
     open_epoch,
 )
 from app.inventory.recovery import EPOCH_ALARM, RecoverySettings
+from app.kernel.clock import unix_ms
 from app.kernel.errors import BucketRecovering
 from app.kernel.ids import EPOCH_MAX
 from app.orders.answers import PlaceCode, Refused
@@ -206,15 +207,56 @@ async def test_an_epoch_that_somebody_has_begun_to_write_is_given_up(sold):
     assert await sold.at_rest() == ""
 
 
-async def test_shoppers_that_read_back_otherwise_do_not_sell(sold):
+async def test_holdings_that_contradict_the_lease_do_not_sell(sold):
     await sold.flush()
     rebuild = await rebuild_of(sold)
     rebuild.holdings["eve"] = 5
-    with pytest.raises(BucketRecovering, match="read back otherwise"):
+    with pytest.raises(BucketRecovering, match="hold otherwise"):
         await write_epoch(
             sold.redis, sold.keys(epoch=2), rebuild, incarnation="0" * 16, backlog_max=10
         )
     assert await sold.state(epoch=2) is None
+
+
+@pytest.mark.parametrize("name", ["shoppers", "replays"])
+async def test_what_reads_back_otherwise_than_it_was_written_does_not_sell(sold, name):
+    await sold.flush()
+    rebuild = await rebuild_of(sold)
+    stranger = {"shoppers": ("eve", 1), "replays": (b"e" * 16, b"e" * 21)}[name]
+    meddling = Meddling(sold.redis, sold.keys(epoch=2).named(name), stranger)
+    with pytest.raises(BucketRecovering, match=f"{name} read back otherwise"):
+        await write_epoch(
+            meddling, sold.keys(epoch=2), rebuild, incarnation="0" * 16, backlog_max=10
+        )
+    assert await sold.state(epoch=2) is None
+
+
+class Meddling:
+    """The real client; but somebody else writes one field before anything is read back."""
+
+    def __init__(self, redis, key, stranger):
+        self._redis, self._key, self._stranger = redis, key, stranger
+
+    def __getattr__(self, name):
+        return getattr(self._redis, name)
+
+    async def hscan(self, *asked, **how):
+        await self._redis.hset(self._key, *self._stranger)
+        return await self._redis.hscan(*asked, **how)
+
+
+async def test_what_is_remembered_is_packed_by_postgres_as_it_is_by_python(sold):
+    await sold.flush()
+    rebuild = await rebuild_of(sold)
+    rows = await sold.rows("SELECT key_hash, epoch, seq, placed_at, fingerprint FROM orders")
+    packed = {
+        row["key_hash"]: RememberedOrder(
+            row["epoch"], row["seq"], unix_ms(row["placed_at"]), row["fingerprint"]
+        ).pack()
+        for row in rows
+    }
+    assert rebuild.replays == packed
+    assert len(packed) == 2
 
 
 async def test_the_next_epoch_is_taken_once_by_however_many(sold):

@@ -187,11 +187,16 @@ class RunningSale:
     # The workers, one step at a time.
 
     async def recover(
-        self, bucket: int = 0, *, reason: str = "test", last_renewal: float = LONG_AGO
+        self,
+        bucket: int = 0,
+        *,
+        reason: str = "test",
+        last_renewal: float = LONG_AGO,
+        settings: RecoverySettings = RECOVERY_SETTINGS,
     ) -> Lease | None:
         """Take a new epoch while the flush goes on; renew its lease if it was opened."""
         lease = await self.lease(bucket)
-        recovery = self.new_recovery(self.shard(bucket))
+        recovery = self.new_recovery(self.shard(bucket), settings)
         async with self.flushing():
             script = SELLING_SCRIPTS[lease.kind]
             opened = await recovery.open_new_epoch(lease, reason, last_renewal, script)
