@@ -337,6 +337,9 @@ class Result(Generic[Value]):
     value: Value | None = None
     code: str = ""  # the provider's own word, for logs
     raw: bytes = b""  # the verified bytes the value was read from
+    # Of REJECTED: our account there is the trouble (no right, a limit, disabled), and
+    # not what was asked: another account may be tried.
+    concerns_account: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from aiohttp import web
 from app.kernel.money import AMOUNT_MINOR_MAX
 from app.payments.callback import receive_callback
 from app.payments.operator_refunds import AskRefusal, RefundAsk, ask_refund, retry_refund
-from app.payments.provider import HttpReply, Product, Provider, Refusal
+from app.payments.provider import HttpReply, Product, Refusal
 from app.payments.stage import PaymentStage
 from app.payments.start import PaymentWish, StartRefusal, start_payment
 from app.payments.views import PaymentView, RefundView, view_refund
@@ -41,6 +41,8 @@ class StartPayment(msgspec.Struct, forbid_unknown_fields=True):
     return_url: (
         Annotated[str, msgspec.Meta(max_length=255, pattern=r"^https?://[!-~]+(?!\s)$")] | None
     ) = None
+    # Who pays, as the wallet names the person to our app (WeChat Pay: openid); never kept.
+    payer_id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")] | None = None
 
 
 class AskRefund(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,9 +127,11 @@ class _Routes:
             order_id=request.match_info["order"],
             shopper=request[SHOPPER],
             idempotency_key=key,
-            provider=self._choose(body),
+            provider=self._checked(body),
             product=body.product,
             return_url=body.return_url,
+            payer_id=body.payer_id,
+            client_address=request.remote,
         )
         answer = await start_payment(self._stage, wish)
         if isinstance(answer, StartRefusal):
@@ -135,13 +139,16 @@ class _Routes:
         headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
         return respond(request, 201, answer.payment, headers)
 
-    def _choose(self, body: StartPayment) -> Provider:
-        provider = self._stage.providers.offering(body.provider)
-        if provider is None:
+    def _checked(self, body: StartPayment) -> str:
+        """Return the provider that was asked for, when one of its accounts offers the product."""
+        accounts = self._stage.providers.accounts(body.provider)
+        if not accounts:
             raise field_invalid(path="$.provider", message="no such provider is configured")
-        if body.product not in provider.products:
+        if not any(body.product in account.products for account in accounts):
             raise field_invalid(path="$.product", message=f"{body.provider} does not offer it")
-        return provider
+        if body.product is Product.JSAPI and body.payer_id is None:
+            raise field_invalid(path="$.payer_id", message="jsapi needs who pays")
+        return body.provider
 
     async def callback(self, request: web.Request) -> web.StreamResponse:
         """Take one callback; whatever is wrong with it, its provider can read the answer."""

@@ -1,7 +1,7 @@
 """What every act of the payment stage needs: the stores, the providers, the time."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.kernel.clock import Clock, instant
@@ -10,6 +10,7 @@ from app.kernel.ids import OrderKey
 from app.orders.sealing import OrderIds
 from app.payments.intent import order_of_attempt
 from app.payments.provider import Provider
+from app.payments.routing import IN_CONFIGURED_ORDER, Routing
 from app.payments.settings import PaymentSettings
 from app.payments.tally import PaymentTally
 from app.storage.shards import Shards
@@ -22,17 +23,17 @@ class Providers:
         self._by_account = {
             (provider.code, provider.account.name): provider for provider in providers
         }
-        self._first: dict[str, Provider] = {}
+        self._accounts: dict[str, list[Provider]] = {}
         for (code, _), provider in self._by_account.items():
-            self._first.setdefault(code, provider)
+            self._accounts.setdefault(code, []).append(provider)
 
     def find(self, code: str, account: str) -> Provider | None:
         """Return a provider under one account, if it is configured."""
         return self._by_account.get((code, account))
 
-    def offering(self, code: str) -> Provider | None:
-        """Return the account under which new payments of a provider are opened."""
-        return self._first.get(code)
+    def accounts(self, code: str) -> Sequence[Provider]:
+        """Return every account at one provider, in the order of the settings."""
+        return self._accounts.get(code, ())
 
     def of(self, code: str, account: str) -> Provider:
         """
@@ -57,6 +58,7 @@ class PaymentStage:
     clock: Clock
     settings: PaymentSettings
     tally: PaymentTally
+    routing: Routing = field(default=IN_CONFIGURED_ORDER)
 
     def now(self) -> datetime:
         return instant(self.clock.now_ms())

@@ -4,16 +4,18 @@ Start a payment for a confirmed order.
 The attempt's row is committed before the provider is called, in a transaction
 that holds the pending order: from then on whatever happens to this process, the
 enquiry finds the payment by its number. At most one attempt of an order is
-alive; an earlier one is closed at its provider before another is opened.
+alive; an earlier one is closed at its provider before another is opened. When a
+route surely took nothing, the next one is tried, each by an attempt of its own.
 
 Source:
     docs/CORRECTNESS.md §5, docs/PAYMENTS.md §4.4 and §4.6.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import TypeAlias
 
 import structlog
 
@@ -27,12 +29,14 @@ from app.payments.expiry import close_attempt
 from app.payments.intent import (
     ORDINAL_MAX,
     Attempt,
+    AttemptEvent,
     AttemptState,
     attempt_number,
     next_query_at,
     start_margin,
 )
 from app.payments.provider import Action, ChargeRequest, Outcome, Product, Provider, Result
+from app.payments.routing import RouteWish, leads_elsewhere
 from app.payments.stage import PaymentStage
 from app.payments.views import PaymentStatus, PaymentView, view_payment
 from app.storage.shards import Connection, Shard
@@ -57,15 +61,21 @@ class PaymentWish:
     order_id: str
     shopper: str
     idempotency_key: str
-    provider: Provider
+    provider: str
     product: Product
     return_url: str | None = None
+    payer_id: str | None = field(default=None, repr=False)
+    client_address: str | None = field(default=None, repr=False)
 
     def fingerprint(self) -> bytes:
-        """Eight bytes that differ when the same key comes with another content."""
-        account = self.provider.account.name
-        content = "\n".join((self.provider.code, account, self.product, self.return_url or ""))
-        return hashlib.sha256(content.encode()).digest()[:8]
+        """
+        Eight bytes that differ when the same key comes with another content.
+
+        Neither the account, which is the service's choice, nor the address, which
+        changes on the way, is content.
+        """
+        told = (self.provider, self.product, self.return_url or "", self.payer_id or "")
+        return hashlib.sha256("\n".join(told).encode()).digest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,10 @@ class _Blocked:
     by: Attempt
 
 
+_Tried: TypeAlias = frozenset[tuple[str, str]]
+"""The accounts, by provider and name, that surely took nothing for this request."""
+
+
 async def start_payment(stage: PaymentStage, wish: PaymentWish) -> Started | StartRefusal:
     """
     Open a payment for a shopper's own order, or return the one this key opened.
@@ -107,32 +121,41 @@ async def start_payment(stage: PaymentStage, wish: PaymentWish) -> Started | Sta
     key = stage.order_ids.read_own(wish.order_id, wish.shopper)
     if key is None:
         return StartRefusal.ORDER_NOT_FOUND
-    begun = await _begin(stage, key, wish)
+    tried: _Tried = frozenset()
+    while True:  # each turn leaves out one account more
+        begun = await _begin_alone(stage, key, wish, tried)
+        if not isinstance(begun, _Begun):
+            return begun
+        if not begun.needs_call:
+            lost = begun.attempt.state is AttemptState.CREATED
+            status = PaymentStatus.UNKNOWN if lost else None
+            return Started(view_payment(begun.attempt, status), begun.replayed)
+        opened = await _open(stage, wish, begun)
+        if opened is not None:
+            return opened
+        tried |= {(begun.attempt.provider, begun.attempt.account)}
+
+
+async def _begin_alone(
+    stage: PaymentStage, key: OrderKey, wish: PaymentWish, tried: _Tried
+) -> _Begun | StartRefusal:
+    """Begin an attempt; one that is alive is closed at its provider and asked about first."""
+    begun = await _begin(stage, key, wish, tried)
     if isinstance(begun, _Blocked):
         ended = await close_attempt(stage, begun.by)
         if ended is not AttemptsSettled.UNKNOWN:
-            begun = await _begin(stage, key, wish)
-    match begun:
-        case _Blocked():
-            return StartRefusal.PAYMENT_IN_PROGRESS
-        case _Begun(needs_call=True):
-            return await _open(stage, wish, begun)
-        case _Begun(attempt=attempt):
-            lost = attempt.state is AttemptState.CREATED
-            status = PaymentStatus.UNKNOWN if lost else None
-            return Started(view_payment(attempt, status), begun.replayed)
-        case refusal:
-            return refusal
+            begun = await _begin(stage, key, wish, tried)
+    return StartRefusal.PAYMENT_IN_PROGRESS if isinstance(begun, _Blocked) else begun
 
 
 async def _begin(
-    stage: PaymentStage, key: OrderKey, wish: PaymentWish
+    stage: PaymentStage, key: OrderKey, wish: PaymentWish, tried: _Tried
 ) -> _Begun | _Blocked | StartRefusal:
     shard = stage.shards.of(key.sale, key.bucket)
     async with shard.transaction() as connection:
         order = await lock_order_for_payment(connection, key)
         if order is not None:
-            return await _begin_for(stage, connection, order, wish)
+            return await _begin_for(stage, connection, order, wish, tried)
     return await _judge_ticket(shard, key)
 
 
@@ -146,7 +169,11 @@ async def _judge_ticket(shard: Shard, key: OrderKey) -> StartRefusal:
 
 
 async def _begin_for(
-    stage: PaymentStage, connection: Connection, order: Order, wish: PaymentWish
+    stage: PaymentStage,
+    connection: Connection,
+    order: Order,
+    wish: PaymentWish,
+    tried: _Tried,
 ) -> _Begun | _Blocked | StartRefusal:
     if order.shopper != wish.shopper:
         return StartRefusal.ORDER_NOT_FOUND
@@ -159,11 +186,33 @@ async def _begin_for(
     for attempt in attempts:
         if attempt.is_live:
             return _Blocked(attempt)
-    new = _new_attempt(stage, order, wish, len(attempts) + 1)
+    route = _choose_route(stage, order, wish, tried)
+    new = _new_attempt(stage, order, wish, route, len(attempts) + 1)
     inserted = await store.insert_attempt(connection, new)
     if inserted is None:
         return StartRefusal.PAYMENT_IN_PROGRESS
     return _Begun(inserted, replayed=False, needs_call=True)
+
+
+def _choose_route(stage: PaymentStage, order: Order, wish: PaymentWish, tried: _Tried) -> Provider:
+    """
+    Choose the best route that was not tried yet.
+
+    Raises:
+        ProviderUnavailable: there is none; nothing is written.
+    """
+    sought = RouteWish(
+        number=wish.order_id,
+        provider=wish.provider,
+        product=wish.product,
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        merchant=order.merchant,
+    )
+    for route in stage.routing.choose(stage.providers.accounts(wish.provider), sought):
+        if (route.code, route.account.name) not in tried:
+            return route
+    raise ProviderUnavailable(provider=wish.provider)
 
 
 def _repeat(
@@ -187,7 +236,7 @@ def _is_payable(stage: PaymentStage, order: Order) -> bool:
 
 
 def _new_attempt(
-    stage: PaymentStage, order: Order, wish: PaymentWish, ordinal: int
+    stage: PaymentStage, order: Order, wish: PaymentWish, route: Provider, ordinal: int
 ) -> store.NewAttempt:
     now = stage.now()
     return store.NewAttempt(
@@ -196,8 +245,8 @@ def _new_attempt(
         ordinal=ordinal,
         idempotency_key=wish.idempotency_key,
         fingerprint=wish.fingerprint(),
-        provider=wish.provider.code,
-        account=wish.provider.account.name,
+        provider=route.code,
+        account=route.account.name,
         product=wish.product,
         amount_minor=order.total_minor,
         currency=order.currency,
@@ -207,16 +256,20 @@ def _new_attempt(
     )
 
 
-async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Started:
+async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Started | None:
     """
     Call the provider for a committed attempt.
 
     A repeated request calls again with the same number: to the provider that is
     the same request, and it gets the shopper the action that was lost.
+
+    Returns:
+        None when this route surely took nothing: the attempt has ended, its key is
+        free, and the next route may be tried.
     """
     attempt = begun.attempt
     shard = stage.shards.of(attempt.order_key.sale, attempt.order_key.bucket)
-    result = await _create(wish, attempt)
+    result = await _create(stage.providers.of(attempt.provider, attempt.account), wish, attempt)
     told = "opened" if result.value is not None else str(result.outcome)
     stage.tally.count_payment(attempt.provider, told)
     if result.value is not None:
@@ -226,9 +279,12 @@ async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Starte
     _log.warning(
         "payment_not_opened", payment_id=attempt.number, outcome=result.outcome, code=result.code
     )
-    if result.outcome is Outcome.NOT_SENT and not begun.replayed:
-        await store.mark_not_sent(shard, attempt.number)
-        raise ProviderUnavailable(provider=attempt.provider)
+    # What a repeated call came to says nothing of the first one, which may have opened it.
+    if leads_elsewhere(result) and not begun.replayed:
+        not_sent = result.outcome is Outcome.NOT_SENT
+        event = AttemptEvent.NEVER_SENT if not_sent else AttemptEvent.PROVIDER_CLOSED
+        await store.mark_passed_on(shard, attempt.number, event)
+        return None
     if result.outcome is Outcome.REJECTED:
         async with shard.connection() as connection:
             await store.mark_closed(connection, attempt.number)
@@ -237,7 +293,7 @@ async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Starte
     return Started(view_payment(attempt, PaymentStatus.UNKNOWN), begun.replayed)
 
 
-async def _create(wish: PaymentWish, attempt: Attempt) -> Result[Action]:
+async def _create(provider: Provider, wish: PaymentWish, attempt: Attempt) -> Result[Action]:
     """Call, and after an unclear end call once more: only the first can prove "not sent"."""
     charge = ChargeRequest(
         number=attempt.number,
@@ -248,9 +304,11 @@ async def _create(wish: PaymentWish, attempt: Attempt) -> Result[Action]:
         created_at=attempt.created_at,
         expires_at=attempt.expires_at,
         return_url=wish.return_url,
+        payer_id=wish.payer_id,
+        client_address=wish.client_address,
     )
-    first = await wish.provider.create(charge)
+    first = await provider.create(charge)
     if first.outcome is not Outcome.UNKNOWN:
         return first
-    second = await wish.provider.create(charge)
+    second = await provider.create(charge)
     return first if second.outcome is Outcome.NOT_SENT else second

@@ -65,10 +65,11 @@ UPDATE payment_attempts p SET state = 'open', action = $2
 WHERE p.number = $1 AND p.state = ANY($3::attempt_state[])
 RETURNING {_ATTEMPT}"""
 
-# The key names what was begun, and nothing was: the shopper may use it again.
-MARK_ATTEMPT_NOT_SENT: Final = """
+# The key names what was begun, and nothing was: it goes on to the next route, or to
+# the shopper's next try.
+MARK_ATTEMPT_PASSED_ON: Final = """
 UPDATE payment_attempts
-SET state = 'not_sent', idempotency_key = idempotency_key || ':' || ordinal,
+SET state = $3, idempotency_key = idempotency_key || ':' || ordinal,
     next_query_at = NULL, settled_at = now()
 WHERE number = $1 AND state = ANY($2::attempt_state[])
 RETURNING number"""
@@ -280,11 +281,12 @@ async def mark_open(
     return None if row is None else _attempt(row)
 
 
-async def mark_not_sent(shard: Shard, number: AttemptNumber) -> bool:
-    """End an attempt that its provider never heard of, and free its idempotency key."""
-    sources = ATTEMPT_MACHINE.sources(AttemptEvent.NEVER_SENT)
+async def mark_passed_on(shard: Shard, number: AttemptNumber, event: AttemptEvent) -> bool:
+    """End an attempt that surely holds no payment, and free its idempotency key."""
+    sources, target = ATTEMPT_MACHINE.sources(event), _target(ATTEMPT_MACHINE, event)
     async with shard.connection() as connection:
-        return await connection.fetchval(MARK_ATTEMPT_NOT_SENT, number, sources) is not None
+        ended = await connection.fetchval(MARK_ATTEMPT_PASSED_ON, number, sources, target)
+    return ended is not None
 
 
 async def mark_closed(connection: Connection, number: AttemptNumber) -> bool:

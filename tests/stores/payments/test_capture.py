@@ -5,9 +5,6 @@ import asyncio
 import msgspec
 import pytest
 
-from app.orders.closer import AttemptsSettled
-from app.orders.store import close_orders
-from app.payments.expiry import settle_attempts
 from app.payments.intent import AttemptState
 from tests.stores.payments.desk import PRICE_MINOR, Desk
 from tests.waiting import eventually
@@ -255,31 +252,6 @@ async def test_a_capture_counts_even_before_our_create_call_was_answered(desk: D
     assert await desk.order_state(key) == "paid"
 
 
-async def test_pay_and_close_race__one_of_them_wins_and_no_money_is_lost(desk: Desk):
-    ends = set()
-    for turn in range(50):
-        key = await desk.place()
-        attempt = await desk.start(key)
-        await desk.set_closing(key)
-        raw = desk.callback(desk.message(attempt), f"evt-{turn}")
-
-        async def close(key=key):
-            settled = await settle_attempts(desk.stage, [key])
-            if settled[key] is AttemptsSettled.CLOSED:
-                await close_orders(desk.shard, key.sale, key.bucket, [key])
-
-        pay = desk.play(attempt.number) if turn % 3 else desk.receive(raw)
-        await asyncio.gather(*((pay, close()) if turn % 2 else (close(), pay)))
-        end = await eventually(lambda key=key, number=attempt.number: _end(desk, key, number))
-        ends.add(end)
-    assert ends <= {("paid", "paid", 0), ("closed", "paid_late", 1)}
-    (sums,) = await desk.rows(
-        "SELECT sum(captured_minor - refunded_minor)::int AS kept FROM payment_attempts"
-    )
-    (paid,) = await desk.rows("SELECT count(*)::int AS orders FROM orders WHERE state = 'paid'")
-    assert sums["kept"] == paid["orders"] * PRICE_MINOR
-
-
 async def test_a_failure_before_the_commit_is_not_acknowledged(desk: Desk):
     key = await desk.place()
     attempt = await desk.start(key)
@@ -299,12 +271,3 @@ async def test_a_failure_before_the_commit_is_not_acknowledged(desk: Desk):
 
 async def _has_state(desk: Desk, number: str, state: AttemptState) -> bool:
     return (await desk.attempt(number)).state is state
-
-
-async def _end(desk: Desk, key, number: str) -> tuple[str, str, int] | None:
-    """The end of an order and its attempt, once both have one."""
-    attempt = await desk.attempt(number)
-    if not attempt.is_captured:
-        return None
-    refunds = await desk.rows("SELECT 1 FROM refunds WHERE attempt_number = $1", number)
-    return await desk.order_state(key), attempt.state.value, len(refunds)

@@ -8,8 +8,9 @@ import pytest
 from app.kernel.errors import ProviderUnavailable
 from app.kernel.ids import OrderKey
 from app.payments.intent import AttemptState
-from app.payments.provider import Product
+from app.payments.provider import MerchantAccount, Outcome, Product, Result
 from app.payments.providers.sandbox import SandboxProvider, SandboxProviderSettings
+from app.payments.stage import Providers
 from app.payments.start import Started, StartRefusal, start_payment
 from app.payments.views import PaymentStatus, payments_of_order
 from tests.stores.payments.desk import CALLBACK_PATH, KEYS, PRICE_MINOR, Desk
@@ -114,12 +115,9 @@ async def test_an_order_without_a_row_is_not_confirmed_yet(desk: Desk):
 
 async def test_a_provider_that_was_not_reached_leaves_the_key_free(desk: Desk):
     key = await desk.place()
-    nowhere = SandboxProviderSettings(
-        url="http://127.0.0.1:9", callback_url=desk.url + CALLBACK_PATH, keys=KEYS
-    )
-    async with SandboxProvider(nowhere, desk.clock) as unreachable:
+    async with SandboxProvider(nowhere(desk), desk.clock) as unreachable:
         with pytest.raises(ProviderUnavailable):
-            await start_payment(desk.stage, desk.wish(key, provider=unreachable))
+            await start_payment(desk.stage_with(Providers([unreachable])), desk.wish(key))
 
     again = await start_payment(desk.stage, desk.wish(key))
 
@@ -127,6 +125,87 @@ async def test_a_provider_that_was_not_reached_leaves_the_key_free(desk: Desk):
     assert not again.replayed
     payments, _ = await payments_of_order(desk.stage.shards, key)
     assert [payment.status for payment in payments] == [PaymentStatus.CLOSED, PaymentStatus.OPEN]
+
+
+def nowhere(desk: Desk) -> SandboxProviderSettings:
+    """Settings of another account, at an address where nobody listens."""
+    return SandboxProviderSettings(
+        url="http://127.0.0.1:9",
+        callback_url=f"{desk.url}{CALLBACK_PATH}/other",
+        keys=KEYS,
+        account="other",
+    )
+
+
+class Declining:
+    """The real provider under another account, which it declines to serve."""
+
+    code = "sandbox"
+
+    def __init__(self, real: SandboxProvider, *, concerns_account: bool) -> None:
+        self._real = real
+        self._concerns_account = concerns_account
+        self.account = MerchantAccount("other", "another-merchant", "another-app")
+
+    def __getattr__(self, name: str):
+        return getattr(self._real, name)
+
+    async def create(self, _charge) -> Result:
+        return Result(Outcome.REJECTED, code="NO_AUTH", concerns_account=self._concerns_account)
+
+
+async def test_a_route_that_was_not_reached_is_left_for_the_next(desk: Desk):
+    key = await desk.place()
+    async with SandboxProvider(nowhere(desk), desk.clock) as unreachable:
+        stage = desk.stage_with(Providers([unreachable, desk.provider]))
+        started = await start_payment(stage, desk.wish(key))
+        again = await start_payment(stage, desk.wish(key))
+
+    assert isinstance(started, Started)
+    assert started.payment.status is PaymentStatus.OPEN
+    assert started.payment.payment_id.endswith("02")
+    assert again == Started(started.payment, replayed=True)
+    first = await desk.attempt(f"{desk.order_id(key)}01")
+    assert (first.state, first.account) == (AttemptState.NOT_SENT, "other")
+
+
+async def test_a_route_whose_account_was_declined_is_left_for_the_next(desk: Desk):
+    key = await desk.place()
+    declining = Declining(desk.provider, concerns_account=True)
+    stage = desk.stage_with(Providers([declining, desk.provider]))
+    started = await start_payment(stage, desk.wish(key))
+
+    assert isinstance(started, Started)
+    assert started.payment.status is PaymentStatus.OPEN
+    assert started.payment.payment_id.endswith("02")
+    assert (await desk.attempt(f"{desk.order_id(key)}01")).state is AttemptState.CLOSED
+
+
+async def test_a_request_that_was_declined_for_itself_goes_nowhere_else(desk: Desk):
+    key = await desk.place()
+    declining = Declining(desk.provider, concerns_account=False)
+    stage = desk.stage_with(Providers([declining, desk.provider]))
+    started = await start_payment(stage, desk.wish(key))
+
+    assert isinstance(started, Started)
+    assert started.payment.status is PaymentStatus.CLOSED
+    assert len(await desk.rows("SELECT 1 FROM payment_attempts")) == 1
+
+
+async def test_an_unknown_outcome_is_never_left_for_another_route(desk: Desk):
+    key = await desk.place()
+    silent = Declining(desk.provider, concerns_account=True)
+
+    async def create(_charge) -> Result:
+        return Result(Outcome.UNKNOWN)
+
+    silent.create = create  # type: ignore[method-assign]
+    stage = desk.stage_with(Providers([silent, desk.provider]))
+    started = await start_payment(stage, desk.wish(key))
+
+    assert isinstance(started, Started)
+    assert started.payment.status is PaymentStatus.UNKNOWN
+    assert len(await desk.rows("SELECT 1 FROM payment_attempts")) == 1
 
 
 async def test_a_request_repeated_after_a_lost_answer_gets_the_action(desk: Desk):
