@@ -18,10 +18,10 @@ import asyncpg
 from app.kernel.clock import instant
 from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
-from app.orders.flush_plain import flush_plainly
 from app.orders.flush_report import FlushReport, Position, RecoverReason
 from app.orders.groups.seating import BucketEpoch, GroupOrder, seat_orders
 from app.orders.order import PLACED_EVENT
+from app.orders.plain_flush_store import flush_plainly
 from app.orders.stream import EntryId, PlacementRequest, RawEntry, StreamEntry
 from app.storage.shards import Connection, Shard
 
