@@ -80,24 +80,27 @@ class Addresses:
 
     async def reseal_once(self, rows_max: int) -> int:
         """
-        Seal anew what is still under an older key; one bounded pass over every shard.
+        Seal anew what is under a key that only opens; one bounded pass over every shard.
+
+        Rows under a key that this process does not know are left to one that does.
 
         Returns:
-            How many rows were sealed anew: 0 when an older key may be taken away.
+            How many rows were sealed anew: 0 when those keys may be taken away.
 
         Raises:
             ShardUnavailable: what is done stays done; call again.
-            BrokenState: a row names a key that is not configured here.
         """
+        if not self.seals.old_kids:
+            return 0
         return sum([await self._reseal_on(shard, rows_max) for shard in self.shards.all])
 
     async def _reseal_on(self, shard: Shard, rows_max: int) -> int:
         async with shard.transaction() as connection:
-            old = await old_deliveries(connection, self.seals.kid, rows_max)
+            old = await old_deliveries(connection, self.seals.old_kids, rows_max)
             if old:
                 anew = [(key, self.seal(key, self.open(key, sealed))) for key, sealed in old]
                 await reseal_deliveries(connection, anew)
-            wishes = await old_invoices(connection, self.seals.kid, rows_max)
+            wishes = await old_invoices(connection, self.seals.old_kids, rows_max)
             for key, sealed in wishes:
                 opened = self.open_invoice(key, sealed)
                 await reseal_invoice(connection, key, self.seal_invoice(key, opened))

@@ -32,7 +32,7 @@ SELECT {_KEY} FROM order_deliveries
 WHERE mobile_index = ANY($1::bytea[]) ORDER BY changed_at DESC LIMIT $2"""
 SELECT_OLD_DELIVERIES: Final = f"""
 SELECT {_KEY}, key_id, receiver, mobile, address, mobile_index FROM order_deliveries
-WHERE key_id < $1 OR key_id > $1 LIMIT $2 FOR UPDATE SKIP LOCKED"""
+WHERE key_id = ANY($1::text[]) LIMIT $2 FOR UPDATE SKIP LOCKED"""
 RESEAL_DELIVERIES: Final = """
 UPDATE order_deliveries d
 SET key_id = $1, receiver = n.receiver, mobile = n.mobile, address = n.address,
@@ -53,7 +53,7 @@ SELECT_INVOICE: Final = f"""
 SELECT kind, key_id, title, tax_number FROM order_invoices WHERE {THIS_ORDER}"""
 SELECT_OLD_INVOICES: Final = f"""
 SELECT {_KEY}, kind, key_id, title, tax_number FROM order_invoices
-WHERE key_id < $1 OR key_id > $1 LIMIT $2 FOR UPDATE SKIP LOCKED"""
+WHERE key_id = ANY($1::text[]) LIMIT $2 FOR UPDATE SKIP LOCKED"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +105,10 @@ async def orders_by_mobile(shard: Shard, hashes: Sequence[bytes], orders_max: in
 
 
 async def old_deliveries(
-    connection: Connection, kid: str, rows_max: int
+    connection: Connection, kids: Sequence[str], rows_max: int
 ) -> list[tuple[OrderKey, SealedDelivery]]:
-    """Lock rows that are sealed under another key than `kid`."""
-    rows = await connection.fetch(SELECT_OLD_DELIVERIES, kid, rows_max)
+    """Lock rows that are sealed under one of these keys."""
+    rows = await connection.fetch(SELECT_OLD_DELIVERIES, list(kids), rows_max)
     return [(_key(row), _delivery(row)) for row in rows]
 
 
@@ -148,10 +148,10 @@ async def read_invoice(connection: Connection, key: OrderKey) -> SealedInvoice |
 
 
 async def old_invoices(
-    connection: Connection, kid: str, rows_max: int
+    connection: Connection, kids: Sequence[str], rows_max: int
 ) -> list[tuple[OrderKey, SealedInvoice]]:
-    """Lock rows that are sealed under another key than `kid`."""
-    rows = await connection.fetch(SELECT_OLD_INVOICES, kid, rows_max)
+    """Lock rows that are sealed under one of these keys."""
+    rows = await connection.fetch(SELECT_OLD_INVOICES, list(kids), rows_max)
     return [(_key(row), _invoice(row)) for row in rows]
 
 

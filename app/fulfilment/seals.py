@@ -106,6 +106,7 @@ class FieldSeals:
         self._ciphers = {one.kid: AESGCM(_derive(one.key, b"field")) for one in keys}
         self._hashes = {one.kid: _derive(one.key, b"search") for one in keys}
         (self.kid,) = (one.kid for one in keys if one.use is SealUse.SEAL)
+        self.old_kids = tuple(one.kid for one in keys if one.use is SealUse.OPEN)
 
     def seal(self, order: OrderKey, name: str, text: str) -> bytes:
         """Return nonce, ciphertext and tag of one field of one order, under `self.kid`."""

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.contract import lives
 from tests.contract.documented import DOCUMENTS, routes
 from tests.contract.door import check
 from tests.journeys.shop import new_key
@@ -18,6 +19,7 @@ BODIES = {
     "/admin/v1/sales/{sale}/restock": {"units": 1, "reason": "found"},
     "/admin/v1/dead-letters/drop": {"reason": "a test", "dry_run": True},
     "/admin/v1/dead-letters/retry": {"reason": "a test", "dry_run": True},
+    **lives.BODIES,
 }
 UNSIGNED = "/v1/callbacks/"  # a provider's own words, answered in its own words
 
@@ -83,7 +85,8 @@ async def test_a_success_is_as_documented(door, shop, route):
     if route.path.endswith("/publish"):
         sale = await shop.create_sale()
     order_id = (await shop.buy(sale, "ann"))["order_id"] if "{order}" in route.path else ""
-    path = route.path.replace("{sale}", sale).replace("{order}", order_id)
+    await lives.live(shop, route, order_id)
+    path = route.path.replace("{sale}", sale).replace("{order}", order_id).replace("{number}", "1")
     if "{code}" in path:
         path = path.replace("{code}", await an_account(shop))
     raw = None
@@ -93,6 +96,7 @@ async def test_a_success_is_as_documented(door, shop, route):
     reply = await door.knock(route, path, token=token, raw=raw, key=new_key())
     assert 200 <= reply.status < 300, reply
     assert not check(route, reply, path)
+    await lives.rest(shop, route)
 
 
 async def an_account(shop):

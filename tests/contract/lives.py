@@ -1,0 +1,92 @@
+"""Orders that have come as far as a route needs them, so that only the route is judged."""
+
+from typing import Final
+
+from tests.contract.documented import Route
+from tests.journeys.shop import Promises, Shop, new_key
+
+PARCEL: Final = {"carrier": "SF", "tracking_number": "SF1000000001"}
+DELIVERY: Final = {"receiver": "Ann Lee", "mobile": "+14155550100", "address": "1 Main St"}
+
+# What must have happened to an order, in order, before its route can succeed.
+BEFORE: Final = {
+    "/v1/orders/{order}/events": ("cancel",),
+    "/v1/orders/{order}/confirm-receipt": ("pay", "ship"),
+    "/v1/orders/{order}/after-sales": ("pay", "ship"),
+    "/v1/orders/{order}/after-sales/{number}/withdraw": ("pay", "ship", "return_and_refund"),
+    "/v1/orders/{order}/after-sales/{number}/send-goods": (
+        "pay", "ship", "return_and_refund", "approve",
+    ),
+    "/v1/orders/{order}/after-sales/{number}/confirm-receipt": (
+        "pay", "ship", "exchange", "approve", "send-goods", "resend",
+    ),
+    "/admin/v1/orders/{order}/delivery": ("delivery",),
+    "/admin/v1/orders/{order}/review": ("pay",),
+    "/admin/v1/orders/{order}/ship": ("pay",),
+    "/admin/v1/orders/{order}/after-sales/{number}/approve": ("pay", "ship", "exchange"),
+    "/admin/v1/orders/{order}/after-sales/{number}/refuse": ("pay", "ship", "exchange"),
+    "/admin/v1/orders/{order}/after-sales/{number}/settle": ("pay", "ship", "refund"),
+    "/admin/v1/orders/{order}/after-sales/{number}/resend": (
+        "pay", "ship", "exchange", "approve", "send-goods",
+    ),
+}  # fmt: skip
+
+BODIES: Final = {
+    "/v1/orders/{order}/delivery": DELIVERY,
+    "/v1/orders/{order}/invoice-wish": {"title": "Ann Lee"},
+    "/v1/orders/{order}/after-sales": {"kind": "refund", "reason": "quality"},
+    "/v1/orders/{order}/after-sales/{number}/send-goods": PARCEL,
+    "/admin/v1/orders/{order}/ship": PARCEL,
+    "/admin/v1/orders/{order}/review": {"decision": "approve"},
+    "/admin/v1/orders/{order}/notes": {"text": "a test"},
+    "/admin/v1/orders/search": {"mobile": "+14155550100"},
+    "/admin/v1/orders/{order}/after-sales/{number}/resend": PARCEL,
+    "/admin/v1/sales/{sale}/policy": {"refundable": "before_shipping"},
+}
+"""A body that each of these routes takes."""
+
+
+async def live(shop: Shop, route: Route, order_id: str, shopper: str = "ann") -> None:
+    """Bring a pending order of `shopper` to where `route` can succeed."""
+    for step in BEFORE.get(route.path, ()):
+        await _take(shop, step, order_id, shopper)
+
+
+async def rest(shop: Shop, route: Route) -> None:
+    """Wait until what a life has set going is over, so that nobody counts its rows."""
+    if route.path in BEFORE:
+        await Promises(shop).hold()
+
+
+async def _take(shop: Shop, step: str, order_id: str, shopper: str) -> None:
+    base = f"{shop.run.public}/v1/orders/{order_id}"
+    token = shop.token(shopper)
+    match step:
+        case "pay":
+            await shop.pay(order_id, shopper)
+            await shop.until_order(order_id, shopper, "paid")
+            return
+        case "cancel":
+            await shop.cancel(order_id, shopper)
+            await shop.until_order(order_id, shopper, "closed")
+            return
+        case "ship":
+            answer = await shop.operate("POST", f"/orders/{order_id}/ship", PARCEL)
+        case "delivery":
+            answer = await shop.ask("PUT", f"{base}/delivery", token=token, body=DELIVERY)
+        case "send-goods":
+            url = f"{base}/after-sales/1/send-goods"
+            answer = await shop.ask("POST", url, token=token, body=PARCEL)
+        case "approve" | "resend":
+            body = PARCEL if step == "resend" else None
+            answer = await shop.operate("POST", f"/orders/{order_id}/after-sales/1/{step}", body)
+        case _:
+            claim = {"kind": step, "reason": "quality"}
+            answer = await shop.ask(
+                "POST",
+                f"{base}/after-sales",
+                token=token,
+                body=claim,
+                Idempotency_Key=new_key(),
+            )
+    assert answer.status in {200, 201}, (step, answer)
