@@ -16,6 +16,7 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+[0-9]*")
 
 CATCH_ALLS = {
     "app/web/middleware.py",  # the boundary of every request
+    "app/web/fast_lane.py",  # the boundary of those that never reach it
     "app/kernel/loop.py",  # the boundary of every worker
     "app/kernel/group_commit.py",  # hands what happened to each that waits
 }
