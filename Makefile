@@ -59,6 +59,7 @@ bench: setup
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 # Kills, freezes, cuts, and judges. SEED=17, SEEDS=200 or SEEDS=100:120 plays seeds alone;
+# SEED_RESULTS=runs/seeds.jsonl takes a line of each seed.
 # FAULT_SECONDS=120 is how long everything is killed again and again.
 test-faults: setup
 	SEED=$(SEED) SEEDS=$(SEEDS) $(BIN)/pytest -q \

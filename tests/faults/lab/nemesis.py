@@ -8,6 +8,8 @@ one. A plan is the same for a seed for ever, as long as the tables below are; ad
 import asyncio
 import random
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +17,9 @@ from loadtest.history import SaleTerms
 from tests.faults.lab import battle as faults
 from tests.faults.lab.battle import Battle, Fault
 from tests.faults.lab.checker import Allowed, Verdict, judge
+from tests.faults.lab.results import SeedResult
 from tests.faults.lab.shoppers import Crowd
-from tests.faults.lab.site import Site
+from tests.faults.lab.site import SHARDS, Site
 from tests.faults.lab.timing import let_pass
 
 GREAT: Final[tuple[Fault, ...]] = (
@@ -48,6 +51,12 @@ CALM_SECONDS: Final = 1.0
 STRIKES_MAX_SECONDS: Final = 60.0
 
 
+SELECT_HELD: Final = """
+SELECT l.sale_id, sum(o.units_held)::bigint AS units
+FROM orders o JOIN bucket_leases l USING (sale, bucket) WHERE l.sale_id = ANY($1)
+GROUP BY l.sale_id"""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a seed does: the great fault, and (pause before it, fault) for each small one."""
@@ -69,7 +78,7 @@ def plan_of(seed: int) -> Plan:
     return Plan(chance.choice(GREAT), small)
 
 
-async def play(site: Site, seed: int) -> Verdict:
+async def play(site: Site, seed: int, result: SeedResult) -> Verdict:
     """
     Sell through one seed's faults, and judge.
 
@@ -90,10 +99,27 @@ async def play(site: Site, seed: int) -> Verdict:
             strikes.create_task(_strike(battle, plan))
         await battle.over()
         await let_pass(CALM_SECONDS)
+        result.faults, result.may_lose = battle.bites, battle.losses
+        result.recovery_seconds = [round(one, 1) for one in battle.recoveries]
         verdict = await judge(site, crowd, Allowed(losses=battle.losses))
     battle.tell(verdict.told)
     verdict.wrong += unbitten(plan, battle)
+    result.accepted, result.lost = crowd.accepted, verdict.told["lost"]
+    result.oversold = await _oversold(site, [scarce, plenty])
+    if result.oversold:
+        verdict.wrong.append(f"oversold by {result.oversold} units")
+    result.wrong = verdict.wrong
+    result.verdict = "failed" if verdict.wrong else "passed"
     return verdict
+
+
+async def _oversold(site: Site, sales: Sequence[SaleTerms]) -> int:
+    """Count units that orders hold beyond the stock of their sale."""
+    held = Counter[str]()
+    for shard in SHARDS:
+        for row in await site.query(shard, SELECT_HELD, [terms.sale for terms in sales]):
+            held[row["sale_id"]] += row["units"]
+    return sum(max(0, held[terms.sale] - terms.stock) for terms in sales)
 
 
 async def _strike(battle: Battle, plan: Plan) -> None:
