@@ -7,9 +7,9 @@ gateway. Made at the first run and kept: callbacks on their way are sealed with
 them. The certificates are good for ten years and for nothing else.
 """
 
-import datetime as dt
 import secrets
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ TRANSFER_SCENE: Final = "1005"
 
 _KEY_BITS: Final = 2_048
 _EXPONENT: Final = 65_537
-_LIFE: Final = dt.timedelta(days=3_650)
+_LIFE: Final = timedelta(days=3_650)
 
 
 def _new_id() -> str:
@@ -148,7 +148,7 @@ def new_payment_keys() -> PaymentKeys:
 def _identity(
     key: RSAPrivateKey, name: str, issuer_key: RSAPrivateKey, issuer_name: str
 ) -> Identity:
-    now = dt.datetime.now(dt.UTC)
+    now = datetime.now(UTC)
     is_root = name == issuer_name
     certificate = (
         x509.CertificateBuilder()
@@ -156,7 +156,7 @@ def _identity(
         .issuer_name(_name(issuer_name))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + _LIFE)
         .add_extension(x509.BasicConstraints(ca=is_root, path_length=None), critical=True)
         .sign(issuer_key, SHA256())
