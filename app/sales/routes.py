@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final, TypeAlias
 
@@ -15,20 +15,27 @@ from app.sales.catalog import Catalog
 from app.sales.sale import (
     JOIN_ENDS_BEFORE_SECONDS,
     GroupTerms,
-    LeaderPolicy,
     Sale,
     SaleEvent,
     SaleKind,
     SaleState,
     SaleTerms,
     SaleView,
-    StockBand,
     faults_of_terms,
     id_from_title,
     stock_band,
     warnings_of_terms,
 )
 from app.sales.store import Act, add_stock, change_state, create_sale, list_sales
+from app.sales.views import (
+    AdminSale,
+    AdminSaleList,
+    GroupRules,
+    PublicSale,
+    SaleList,
+    admin_view,
+    public_view,
+)
 from app.storage.shards import Shards
 from app.web.access import Access
 from app.web.body import read_body, respond
@@ -65,15 +72,6 @@ class SaleSettings:
         assert JOIN_ENDS_BEFORE_SECONDS < self.group_window_seconds_min <= 3_600
 
 
-class GroupRules(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How the groups of a group sale form."""
-
-    size: Annotated[int, msgspec.Meta(ge=2, le=100)]
-    window_seconds: Annotated[int, msgspec.Meta(ge=6, le=604_800)] = 86_400
-    leader_leaves: LeaderPolicy = LeaderPolicy.HAND_OVER
-    rescue_seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
-
-
 class CreateSale(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /admin/v1/sales`."""
 
@@ -104,62 +102,6 @@ class ChangeSale(msgspec.Struct, forbid_unknown_fields=True):
     """The body of publish, pause, resume and close."""
 
     reason: Reason | None = None
-
-
-class SaleList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of sales, newest first; `next` is null at the end."""
-
-    items: list["PublicSale"]
-    next: str | None
-
-
-class PublicSale(msgspec.Struct, frozen=True, kw_only=True):
-    """A sale as a shopper sees it."""
-
-    id: str
-    kind: str
-    title: str
-    sku: str
-    price_minor: int
-    currency: str
-    limit_per_shopper: int
-    state: str
-    opens_at: datetime
-    closes_at: datetime
-    pay_within_seconds: int
-    stock_band: str | None
-    group: GroupRules | None = None
-
-
-class AdminSale(msgspec.Struct, frozen=True, kw_only=True):
-    """A sale as an operator sees it."""
-
-    id: str
-    number: int
-    kind: str
-    title: str
-    sku: str
-    merchant: str
-    price_minor: int
-    currency: str
-    stock_total: int
-    pool: int
-    limit_per_shopper: int
-    state: str
-    state_reason: str | None
-    opens_at: datetime
-    closes_at: datetime
-    pay_within_seconds: int
-    buckets: int
-    group: GroupRules | None = None
-    warnings: list[str] = []
-
-
-class AdminSaleList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of sales, drafts too; `next` is null at the end."""
-
-    items: list[AdminSale]
-    next: str | None
 
 
 class SalePage(Page, forbid_unknown_fields=True):
@@ -469,52 +411,4 @@ def _terms(body: CreateSale, now: datetime) -> SaleTerms:
         pay_within_seconds=body.pay_within_seconds,
         buckets=body.buckets,
         group=GroupTerms(**msgspec.structs.asdict(body.group)) if body.group else None,
-    )
-
-
-def _group_rules(sale: Sale) -> GroupRules | None:
-    return GroupRules(**asdict(sale.group)) if sale.group else None
-
-
-def public_view(sale: Sale, now: datetime, band: StockBand | None) -> PublicSale:
-    """Describe a sale to shoppers."""
-    return PublicSale(
-        id=sale.id,
-        kind=sale.kind,
-        title=sale.title,
-        sku=sale.sku,
-        price_minor=sale.price_minor,
-        currency=sale.currency,
-        limit_per_shopper=sale.limit_per_shopper,
-        state=sale.view_at(now),
-        opens_at=sale.opens_at,
-        closes_at=sale.closes_at,
-        pay_within_seconds=sale.pay_within_seconds,
-        stock_band=band,
-        group=_group_rules(sale),
-    )
-
-
-def admin_view(sale: Sale, now: datetime, warnings: list[str] | None = None) -> AdminSale:
-    """Describe a sale to operators."""
-    return AdminSale(
-        id=sale.id,
-        number=sale.number,
-        kind=sale.kind,
-        title=sale.title,
-        sku=sale.sku,
-        merchant=sale.merchant,
-        price_minor=sale.price_minor,
-        currency=sale.currency,
-        stock_total=sale.stock_total,
-        pool=sale.pool,
-        limit_per_shopper=sale.limit_per_shopper,
-        state=sale.view_at(now),
-        state_reason=sale.state_reason,
-        opens_at=sale.opens_at,
-        closes_at=sale.closes_at,
-        pay_within_seconds=sale.pay_within_seconds,
-        buckets=sale.buckets,
-        group=_group_rules(sale),
-        warnings=warnings or [],
     )

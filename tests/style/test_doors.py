@@ -48,6 +48,7 @@ SEND_COMMANDS = {
     "app.inventory.server",  # asks a server who it is and whether it takes a write
     "app.orders.audit_buckets",  # reads a bucket's counters
     "app.orders.audit_holders",  # reads who holds units
+    "app.orders.groups.audit",  # reads who has a seat
     "app.orders.flusher",  # tells waiters how far it has committed
     "app.storage.server_clock",  # asks for the server's time
 }
