@@ -50,7 +50,10 @@ def is_issued_by(
         authorities: 0..n that may stand between; each must be issued itself.
         now: aware.
     """
-    return _is_valid(leaf, now) and _is_reached(leaf, roots, authorities, now, DEPTH_MAX - 1)
+    try:
+        return _is_valid(leaf, now) and _is_reached(leaf, roots, authorities, now, DEPTH_MAX - 1)
+    except ValueError:  # the parts of a certificate are parsed only when they are asked for
+        return False
 
 
 def _is_reached(

@@ -66,6 +66,7 @@ from app.payments.providers.alipay.trades import (
     read_refund,
     read_refund_query,
     read_trade,
+    without_payer,
 )
 from app.payments.providers.alipay.transfers import (
     TransferAnswer,
@@ -307,4 +308,4 @@ def _read(
         value = build(told.read(type_))
     except ValueError:
         return Result(Outcome.UNKNOWN, code="unreadable")
-    return Result(told.outcome, value, told.code, told.content)
+    return Result(told.outcome, value, told.code, without_payer(told.content))

@@ -221,6 +221,20 @@ def missing_refund(refund: RefundRequest) -> RefundSnapshot:
     )
 
 
+def without_payer(content: bytes) -> bytes:
+    """Return a signed content without the fields that say who paid: what is kept of it."""
+    try:
+        told = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+    kept = {
+        name: value
+        for name, value in told.items()
+        if not name.startswith("buyer_") and not name.endswith("open_id")
+    }
+    return msgspec.json.encode(kept)
+
+
 def read_amount(raw: msgspec.Raw, absent: int | None = None) -> int:
     """
     Read an amount in yuan from its JSON text, a string or a number.

@@ -58,8 +58,8 @@ from app.payments.providers.unionpay.codes import (
 )
 from app.payments.providers.unionpay.requests import (
     CHANNELS,
+    Address,
     Kind,
-    Service,
     amount_mistake,
     charge_fields,
     query_fields,
@@ -123,13 +123,13 @@ class UnionpayProvider:
         fields = charge_fields(charge, self._callback_url)
         if charge.product is not Product.APP:
             signed = await self._sign(fields)
-            return Result(Outcome.CONFIRMED, FormAction(self._url(Service.FRONT), signed))
-        told = await self._ask(Service.APP, fields)
+            return Result(Outcome.CONFIRMED, FormAction(self._url(Address.FRONT), signed))
+        told = await self._ask(Address.APP, fields)
         return self._read(told, charge.number, _number_for_the_app)
 
     async def query(self, attempt: AttemptReference) -> Result[PaySnapshot]:
         """Ask about a payment; a failed try is no end before its time is up."""
-        told = await self._ask(Service.QUERY, query_fields(attempt.number, attempt))
+        told = await self._ask(Address.QUERY, query_fields(attempt.number, attempt))
         if told.is_not_found:
             missing = PaySnapshot(number=attempt.number, state=PayState.NOT_FOUND)
             return Result(Outcome.CONFIRMED, missing, told.code, told.raw)
@@ -176,7 +176,7 @@ class UnionpayProvider:
             return Result(Outcome.NOT_SENT, code=mistake)
         if not refund.attempt.provider_number:
             return Result(Outcome.NOT_SENT, code="no_provider_number")
-        told = await self._ask(Service.BACK, send_back_fields(kind, refund, self._callback_url))
+        told = await self._ask(Address.BACK, send_back_fields(kind, refund, self._callback_url))
         build = partial(self._refund, refund, RefundStatus.PROCESSING)
         result = self._read(told, refund.number, build)
         if result.outcome is not Outcome.CONFIRMED:
@@ -185,7 +185,7 @@ class UnionpayProvider:
         return Result(Outcome.PENDING, result.value, result.code, result.raw)
 
     async def query_refund(self, refund: RefundRequest) -> Result[RefundSnapshot]:
-        told = await self._ask(Service.QUERY, query_fields(refund.number, refund))
+        told = await self._ask(Address.QUERY, query_fields(refund.number, refund))
         if told.is_not_found:
             missing = RefundSnapshot(
                 number=refund.number,
@@ -219,13 +219,13 @@ class UnionpayProvider:
         """Answer 200, or a status that is not."""
         return notifications.acknowledgement(refusal)
 
-    async def _ask(self, service: Service, fields: Mapping[str, str]) -> _Told:
+    async def _ask(self, address: Address, fields: Mapping[str, str]) -> _Told:
         """Send one signed request and read its signed answer; never raises."""
         signed = await self._sign(fields)
         heard = await self._http.send(
             Call(
                 method="POST",
-                url=self._url(service),
+                url=self._url(address),
                 headers={"Content-Type": FORM_TYPE},
                 body=urlencode(signed).encode(),
             )
@@ -277,8 +277,8 @@ class UnionpayProvider:
             return Result(Outcome.UNKNOWN, code="unreadable")
         return Result(told.outcome, value, told.code, told.raw)
 
-    def _url(self, service: Service) -> str:
-        return f"{self._document.gateway_url.rstrip('/')}/{service}"
+    def _url(self, address: Address) -> str:
+        return f"{self._document.gateway_url.rstrip('/')}/{address}"
 
     def _now(self) -> datetime:
         return instant(self._clock.now_ms())

@@ -17,8 +17,8 @@ from app.payments.providers.unionpay.signing import BY_CERTIFICATE, VERSION
 from app.payments.providers.unionpay.wire import AMOUNT_MINOR_MAX, CURRENCY, to_compact
 
 
-class Service(StrEnum):
-    """The last part of an address."""
+class Address(StrEnum):
+    """The last part of the address that a request goes to."""
 
     FRONT = "frontTransReq.do"
     APP = "appTransReq.do"

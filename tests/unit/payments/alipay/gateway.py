@@ -25,12 +25,16 @@ from tests.unit.payments.alipay.alipay_side import (
     NUMBER,
     REFUND_NUMBER,
     SELLER_ID,
+    TRADE_NO,
     answer,
+    certificate,
     key,
+    pem,
     private_pem,
     public_pem,
 )
 
+PATH: Final = "/gateway.do"
 CALLBACK_URL: Final = "https://shop.example/v1/callbacks/alipay"
 
 
@@ -153,3 +157,39 @@ def charge(product: Product, **changed: Any) -> ChargeRequest:
         **changed,
     }
     return ChargeRequest(**wanted)
+
+
+PAID: Final = {
+    "code": "10000",
+    "msg": "Success",
+    "out_trade_no": NUMBER,
+    "trade_no": TRADE_NO,
+    "trade_status": "TRADE_SUCCESS",
+    "total_amount": "12.34",
+    "buyer_user_id": "2088000000000003",
+    "send_pay_date": "2026-11-22 12:00:04",
+}
+
+
+def refused(sub_code: str, code: str = "40004") -> dict[str, str]:
+    return {"code": code, "msg": "Business Failed", "sub_code": sub_code, "sub_msg": "…"}
+
+
+ROOT: Final = certificate("root", "Test Root", authority=True, serial=10)
+ISSUER: Final = certificate("issuer", "Test Issuer", ("root", "Test Root"), authority=True)
+APP: Final = certificate("app", "Merchant", ("issuer", "Test Issuer"), serial=101)
+ALIPAY: Final = certificate("alipay", "Alipay 2088", ("issuer", "Test Issuer"), serial=102)
+NEXT: Final = certificate("next", "Alipay 2088", ("issuer", "Test Issuer"), serial=103)
+
+
+def certified(url: str, **changed: object) -> AlipayAccount:
+    return account(
+        url,
+        **{
+            "alipay_public_keys": [],
+            "app_certificate": pem(APP, ISSUER),
+            "alipay_certificates": [pem(ALIPAY, ISSUER)],
+            "alipay_root_certificate": pem(ROOT),
+            **changed,
+        },
+    )

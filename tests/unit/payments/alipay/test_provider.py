@@ -1,7 +1,5 @@
 """The provider against a gateway that checks our signatures and signs with keys of its own."""
 
-import base64
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -14,7 +12,6 @@ from app.payments.provider import (
     Outcome,
     ParamsAction,
     PaySnapshot,
-    PaysOut,
     PayState,
     Product,
     QrAction,
@@ -22,8 +19,6 @@ from app.payments.provider import (
     RefundSnapshot,
     RefundStatus,
     TellsBills,
-    TransferRequest,
-    TransferState,
 )
 from app.payments.providers.alipay.provider import AlipayProvider
 from tests.fakes import FixedClock
@@ -36,51 +31,23 @@ from tests.unit.payments.alipay.alipay_side import (
     SELLER_ID,
     TRADE_NO,
     answer,
-    certificate,
     notification_fields,
-    pem,
-    serial_of,
     signed_form,
 )
 from tests.unit.payments.alipay.bill_files import TRADE_BILL, packed
 from tests.unit.payments.alipay.gateway import (
     ATTEMPT,
     CALLBACK_URL,
+    PAID,
+    PATH,
     REFUND,
     Gateway,
     account,
     charge,
     check_request,
     open_account,
-    running_gateway,
+    refused,
 )
-
-PATH: Final = "/gateway.do"
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with running_gateway() as running:
-        yield running
-
-
-@pytest.fixture
-async def alipay(gateway: Gateway) -> AsyncIterator[AlipayProvider]:
-    async with open_account(account(gateway.url + PATH)) as provider:
-        yield provider
-
-
-PAID: Final = {
-    "code": "10000",
-    "msg": "Success",
-    "out_trade_no": NUMBER,
-    "trade_no": TRADE_NO,
-    "trade_status": "TRADE_SUCCESS",
-    "total_amount": "12.34",
-    "buyer_user_id": "2088000000000003",
-    "send_pay_date": "2026-11-22 12:00:04",
-}
-
 
 # product -> method                product_code
 CARRIED: Final = """
@@ -165,7 +132,7 @@ async def test_a_paid_trade_is_told_under_our_own_account(alipay: AlipayProvider
         paid_at=datetime(2026, 11, 22, 4, 0, 4, tzinfo=UTC),
     )
     assert result.raw.startswith(b'{"code":"10000"')
-    assert "2088000000000003" not in repr(result.value)
+    assert "2088000000000003" not in f"{result!r}"
 
 
 async def test_an_amount_written_as_a_number_is_read_by_its_digits(
@@ -178,10 +145,6 @@ async def test_an_amount_written_as_a_number_is_read_by_its_digits(
     result = await alipay.query(ATTEMPT)
     assert result.value is not None
     assert result.value.amount_minor == 1234
-
-
-def refused(sub_code: str, code: str = "40004") -> dict[str, str]:
-    return {"code": code, "msg": "Business Failed", "sub_code": sub_code, "sub_msg": "…"}
 
 
 # call         code   sub_code                          -> outcome    state
@@ -467,184 +430,6 @@ async def test_a_notification_needs_no_gateway(alipay: AlipayProvider):
     verified = alipay.parse_notification({"Content-Type": "x"}, raw)
     assert (verified.raw, verified.event.provider) == (raw, "alipay")
     assert alipay.ack().body == b"success"
-
-
-# Certificates
-
-
-ROOT: Final = certificate("root", "Test Root", authority=True, serial=10)
-ISSUER: Final = certificate("issuer", "Test Issuer", ("root", "Test Root"), authority=True)
-APP: Final = certificate("app", "Merchant", ("issuer", "Test Issuer"), serial=101)
-ALIPAY: Final = certificate("alipay", "Alipay 2088", ("issuer", "Test Issuer"), serial=102)
-NEXT: Final = certificate("next", "Alipay 2088", ("issuer", "Test Issuer"), serial=103)
-
-
-def certified(url: str, **changed: object) -> Any:
-    return account(
-        url,
-        **{
-            "alipay_public_keys": [],
-            "app_certificate": pem(APP, ISSUER),
-            "alipay_certificates": [pem(ALIPAY, ISSUER)],
-            "alipay_root_certificate": pem(ROOT),
-            **changed,
-        },
-    )
-
-
-@pytest.fixture
-async def certified_alipay(gateway: Gateway) -> AsyncIterator[AlipayProvider]:
-    async with open_account(certified(gateway.url + PATH)) as provider:
-        yield provider
-
-
-async def test_certificate_mode_names_both_certificates(
-    certified_alipay: AlipayProvider, gateway: Gateway
-):
-    gateway.reply(PAID, serial=serial_of(ALIPAY, "Test Issuer"))
-    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
-    assert gateway.asked[-1]["app_cert_sn"] == serial_of(APP, "Test Issuer")
-    assert gateway.asked[-1]["alipay_root_cert_sn"] == serial_of(ROOT, "Test Root")
-
-
-def download(*certificates: Any) -> dict[str, str]:
-    return {
-        "code": "10000",
-        "alipay_cert_content": base64.b64encode(pem(*certificates).encode()).decode(),
-    }
-
-
-async def test_a_new_certificate_of_alipays_is_fetched_and_kept(
-    certified_alipay: AlipayProvider, gateway: Gateway
-):
-    serial = serial_of(NEXT, "Test Issuer")
-    gateway.reply(PAID, signer="next", serial=serial)
-    gateway.reply(download(NEXT, ISSUER), signer="next", serial=serial)
-    gateway.reply(PAID, signer="next", serial=serial)
-    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
-    assert gateway.content == {"alipay_cert_sn": serial}
-    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
-    assert [asked["method"].rpartition(".")[2] for asked in gateway.asked] == [
-        "query",
-        "download",
-        "query",
-    ]
-
-
-STRANGER: Final = certificate("stranger", "Alipay 2088", serial=104)
-MERCHANT: Final = certificate("stranger", "Other", ("issuer", "Test Issuer"), serial=105)
-EXPIRED: Final = certificate(
-    "stranger", "Alipay 2088", ("issuer", "Test Issuer"), serial=106, days=0
-)
-SELF_MADE: Final = certificate("stranger", "Test Issuer", authority=True, serial=107)
-UNDER_SELF_MADE: Final = certificate(
-    "stranger", "Alipay 2088", ("stranger", "Test Issuer"), serial=108
-)
-UNDER_A_MERCHANT: Final = certificate("stranger", "Alipay 2088", ("app", "Merchant"), serial=109)
-
-
-@pytest.mark.parametrize(
-    ("named", "issuer", "sent"),
-    [
-        (STRANGER, "Alipay 2088", [STRANGER]),
-        (MERCHANT, "Test Issuer", [MERCHANT, ISSUER]),
-        (EXPIRED, "Test Issuer", [EXPIRED, ISSUER]),
-        (UNDER_SELF_MADE, "Test Issuer", [UNDER_SELF_MADE, SELF_MADE]),
-        (UNDER_A_MERCHANT, "Merchant", [UNDER_A_MERCHANT, APP, ISSUER]),
-        (MERCHANT, "Test Issuer", [NEXT, ISSUER]),
-    ],
-    ids=["self-signed", "merchant", "expired", "self-made issuer", "merchant issues", "other"],
-)
-async def test_a_certificate_that_is_not_alipays_is_not_believed(
-    certified_alipay: AlipayProvider, gateway: Gateway, named, issuer, sent
-):
-    serial = serial_of(named, issuer)
-    gateway.reply(PAID, signer="stranger", serial=serial)
-    gateway.reply(download(*sent), signer="stranger", serial=serial)
-    assert (await certified_alipay.query(ATTEMPT)).outcome is Outcome.UNKNOWN
-
-
-async def test_unknown_certificates_cause_one_download_in_a_minute(gateway: Gateway):
-    clock = FixedClock(NOW_MS)
-    async with open_account(certified(gateway.url + PATH), clock) as alipay:
-        for _ in range(3):
-            gateway.reply(PAID, signer="stranger", serial="0" * 32)
-        gateway.answers.insert(1, lambda _: b"{}")
-        for _ in range(3):
-            assert (await alipay.query(ATTEMPT)).outcome is Outcome.UNKNOWN
-        assert len(gateway.asked) == 4
-        clock.advance(60_000)
-        gateway.reply(PAID, signer="next", serial=serial_of(NEXT, "Test Issuer"))
-        gateway.reply(download(NEXT, ISSUER), signer="next")
-        assert (await alipay.query(ATTEMPT)).outcome is Outcome.CONFIRMED
-
-
-# Transfers
-
-
-TRANSFER: Final = TransferRequest(
-    number="T0001",
-    payee_id="2088000000000003",
-    payee_name="张三",
-    amount_minor=880,
-    currency="CNY",
-    description="Withdrawal",
-    requested_at=NOW,
-)
-
-
-async def test_money_is_sent_in_certificate_mode_alone(alipay: AlipayProvider, gateway: Gateway):
-    result = await alipay.transfer(TRANSFER)
-    assert (result.outcome, result.code) == (Outcome.NOT_SENT, "needs_certificates")
-    assert gateway.asked == []
-
-
-@pytest.mark.parametrize(
-    ("told", "outcome", "state"),
-    [
-        ({"out_biz_no": "T0001", "status": "SUCCESS"}, Outcome.CONFIRMED, TransferState.SUCCEEDED),
-        ({"out_biz_no": "T0001", "status": "DEALING"}, Outcome.CONFIRMED, TransferState.PROCESSING),
-        ({"out_biz_no": "T0001", "status": "?"}, Outcome.CONFIRMED, TransferState.UNKNOWN),
-        ({"out_biz_no": "T0002", "status": "SUCCESS"}, Outcome.UNKNOWN, None),
-        (refused("PAYER_BALANCE_NOT_ENOUGH"), Outcome.REJECTED, None),
-        (refused("SYSTEM_ERROR"), Outcome.UNKNOWN, None),
-        (refused("REQUEST_PROCESSING"), Outcome.UNKNOWN, None),
-        (refused("SOMETHING_NEW"), Outcome.UNKNOWN, None),
-    ],
-)
-async def test_a_transfer_is_sent_and_judged(
-    certified_alipay: AlipayProvider, gateway: Gateway, told, outcome, state
-):
-    assert isinstance(certified_alipay, PaysOut)
-    gateway.reply({"code": "10000", **told})
-    result = await certified_alipay.transfer(TRANSFER)
-    assert (result.outcome, result.value and result.value.state) == (outcome, state)
-    assert gateway.content == {
-        "out_biz_no": "T0001",
-        "trans_amount": "8.80",
-        "product_code": "TRANS_ACCOUNT_NO_PWD",
-        "biz_scene": "DIRECT_TRANSFER",
-        "order_title": "Withdrawal",
-        "payee_info": {
-            "identity": "2088000000000003",
-            "identity_type": "ALIPAY_USER_ID",
-            "name": "张三",
-        },
-    }
-    assert "张三" not in repr(TRANSFER)
-
-
-async def test_a_transfer_nobody_knows_is_not_found(
-    certified_alipay: AlipayProvider, gateway: Gateway
-):
-    gateway.reply(refused("ORDER_NOT_EXIST"))
-    result = await certified_alipay.query_transfer(TRANSFER)
-    assert result.value is not None
-    assert (result.outcome, result.value.state) == (Outcome.CONFIRMED, TransferState.NOT_FOUND)
-    assert "payee_info" not in gateway.content
-
-
-# Bills
 
 
 DAY: Final = date(2026, 11, 21)

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.kernel.errors import BadSignature
@@ -263,6 +263,8 @@ def test_no_certificate_breaks_the_reading(brought: str):
         read(signed_form(notification_fields(), brought=brought))
 
 
+# One whose issuer can no longer be parsed.
+@example(493, 73)
 @given(st.integers(0, len(GENUINE) - 1), st.integers(0, 255))
 def test_no_changed_byte_changes_what_is_read(place: int, byte: int):
     changed = GENUINE[:place] + bytes([byte]) + GENUINE[place + 1 :]
@@ -271,6 +273,21 @@ def test_no_changed_byte_changes_what_is_read(place: int, byte: int):
     except (BadSignature, MalformedMessage):
         return
     assert event == read(GENUINE)
+
+
+PEM_BODY: Final = pem(UNIONPAY).splitlines()[1:-1]
+DER: Final = base64.b64decode("".join(PEM_BODY))
+
+
+@given(st.integers(0, len(DER) - 1), st.integers(0, 255))
+def test_no_changed_certificate_breaks_the_reading(place: int, byte: int):
+    changed = DER[:place] + bytes([byte]) + DER[place + 1 :]
+    text = base64.b64encode(changed).decode()
+    brought = f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
+    if changed == DER:
+        return
+    with pytest.raises((BadSignature, MalformedMessage)):
+        read(signed_form(notification_fields(), brought=brought))
 
 
 def test_only_a_recorded_message_is_answered_200():
