@@ -62,7 +62,7 @@ WITH lease AS (
     SELECT l.sale, l.bucket, l.epoch, seq, 1, '{PLACED_EVENT}', 'pending', 'flusher'
     FROM lease l CROSS JOIN generate_series($6::bigint, $7::bigint - 1) AS seq
 )
-SELECT true FROM lease"""  # noqa: S608  only constants of ours
+SELECT true FROM lease"""
 
 
 async def flush_plainly(
