@@ -93,7 +93,12 @@ def _may_issue(certificate: x509.Certificate) -> bool:
     try:
         extensions = certificate.extensions
         is_authority = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.DuplicateExtension, x509.ExtensionNotFound):
+    except (
+        ValueError,
+        x509.DuplicateExtension,
+        x509.ExtensionNotFound,
+        x509.UnsupportedGeneralNameType,
+    ):
         return False
     try:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value

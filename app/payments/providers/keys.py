@@ -221,7 +221,7 @@ def read_certificate(text: str) -> CertificateText:
     """
     try:
         chain = x509.load_pem_x509_certificates(text.encode())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         message = "it is not a certificate in PEM"
         raise ValueError(message) from error
     return CertificateText(tuple(chain))

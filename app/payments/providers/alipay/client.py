@@ -43,6 +43,7 @@ from app.payments.providers.alipay.signing import (
 from app.payments.providers.alipay.wire import to_beijing
 from app.payments.providers.chains import is_issued_by, rsa_key
 from app.payments.providers.http import Answer, Call, Lost, ProviderCalls
+from app.payments.providers.keys import read_certificate
 
 FORM_TYPE: Final = "application/x-www-form-urlencoded;charset=utf-8"
 
@@ -199,7 +200,7 @@ class AlipayGateway:
         try:
             told = msgspec.json.decode(heard.content, type=_CertificateAnswer)
             pem = base64.b64decode(told.alipay_cert_content, validate=True)
-            leaf, *authorities = x509.load_pem_x509_certificates(pem)
+            leaf, *authorities = read_certificate(pem.decode("ascii")).chain
             return leaf if self._is_alipays(leaf, authorities, serial) else None
         except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError):
             return None
