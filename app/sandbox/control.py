@@ -144,10 +144,10 @@ class Stage:
             self._tell(payment, told, wish)
 
     def _tell(self, payment: Payment, told: Payment, wish: Control) -> None:
-        if not payment.callback_url:
-            return
+        voice = self._desk.voices.get(payment.wire)
+        if voice is None or not payment.callback_url:
+            return  # of an earlier run that spoke this protocol, or nobody asked to be told
         due_at_ms = self._desk.book.now_ms() + self._delay_ms(wish)
-        voice = self._desk.voices[payment.wire]
         callback = voice.payment_notice(told, payment, due_at_ms)
         if callback is None:
             return

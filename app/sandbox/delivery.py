@@ -61,10 +61,15 @@ class Deliveries:
             await session.close()
 
     def resume(self, records: Iterable[Record]) -> None:
-        """Go on with what an earlier process had not delivered."""
+        """Go on with what an earlier process had not delivered, to merchants still known."""
         for record in records:
-            if isinstance(record, Callback) and not record.done and record.wire in self._voices:
+            if not isinstance(record, Callback) or record.done:
+                continue
+            voice = self._voices.get(record.wire)
+            if voice is not None and voice.knows(record):
                 self.deliver(record)
+            else:
+                _log.warning("callback_dropped", id=record.id, wire=record.wire)
 
     def deliver(self, callback: Callback, copies: int = 1) -> None:
         """Deliver one callback when it is due; `copies` of it side by side."""

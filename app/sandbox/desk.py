@@ -39,13 +39,15 @@ class Desk:
     def tell_of_refund(self, refund: Refund) -> None:
         """Send the notification that a refund has ended, if one was asked for."""
         payment = self.book.payment(refund.payment_number)
-        if isinstance(payment, Payment) and refund.callback_url:
-            callback = self.voices[refund.wire].refund_notice(refund, payment)
+        voice = self.voices.get(refund.wire)
+        if voice is not None and isinstance(payment, Payment) and refund.callback_url:
+            callback = voice.refund_notice(refund, payment)
             if callback is not None:
                 self.deliveries.deliver(callback)
 
     def tell_of_transfer(self, transfer: Transfer) -> None:
         """Send the notification that a transfer has ended, if one was asked for."""
-        callback = self.voices[transfer.wire].transfer_notice(transfer)
+        voice = self.voices.get(transfer.wire)
+        callback = None if voice is None else voice.transfer_notice(transfer)
         if callback is not None and callback.url:
             self.deliveries.deliver(callback)

@@ -53,6 +53,10 @@ class Voice(Protocol):
         """Write the notification that a transfer has ended, due when it has."""
         ...
 
+    def knows(self, callback: Callback) -> bool:
+        """Whether there are keys to sign it with: merchants may be gone after a restart."""
+        ...
+
     def dress(self, callback: Callback, now_ms: int, seal: Seal) -> Posted:
         """Sign one try."""
         ...

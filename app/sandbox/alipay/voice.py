@@ -60,6 +60,10 @@ class AlipayVoice:
         """Say nothing: news of transfers go to an app's own gateway, which is not set."""
         return None
 
+    def knows(self, callback: Callback) -> bool:
+        """Whether there are keys to sign it with."""
+        return callback.app_id in self._merchants
+
     def dress(self, callback: Callback, _now_ms: int, seal: Seal) -> Posted:
         """Sign one try; nothing in it depends on when it is sent."""
         parameters = msgspec.json.decode(callback.body, type=dict[str, str])

@@ -58,6 +58,10 @@ class PlainVoice:
         """Say nothing: this protocol sends no money to anybody."""
         return None
 
+    def knows(self, _callback: Callback) -> bool:
+        """Whether there are keys to sign it with: there is one merchant, and it stays."""
+        return True
+
     def dress(self, callback: Callback, now_ms: int, seal: Seal) -> Posted:
         """Sign one try."""
         body = callback.body.encode()

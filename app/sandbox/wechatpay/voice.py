@@ -105,6 +105,10 @@ class WechatpayVoice:
             due_at_ms=due_at_ms,
         )
 
+    def knows(self, callback: Callback) -> bool:
+        """Whether there are keys to sign it with."""
+        return callback.merchant_id in self._merchants
+
     def dress(self, callback: Callback, now_ms: int, seal: Seal) -> Posted:
         """Sign one try."""
         merchant = self._merchants[callback.merchant_id]

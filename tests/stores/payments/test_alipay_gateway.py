@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from app.kernel.clock import instant
 from app.payments.provider import (
@@ -172,6 +173,18 @@ async def test_a_callback_is_repeated_until_it_says_success(sides):
     await sides.play(outcome="pay")
     await eventually(lambda: len(sides.heard) == 2)
     assert len({one.event.notification_id for one in sides.heard}) == 1
+
+
+async def test_what_was_not_delivered_is_dropped_when_its_merchant_is_gone(tmp_path):
+    async with both_sides(tmp_path, "alipay") as sides:
+        await sides.provider.create(code(sides))
+        await sides.play(outcome="pay", delay_ms=60_000)
+    with capture_logs() as logs:
+        async with both_sides(tmp_path, "wechatpay", alipay=()) as sides:
+            assert await sides.play(outcome="pay") == 202, "it is remembered, and told to nobody"
+            told = await sides.provider.create(sides.charge("0123456789ABCDEFGHJKMNPQRS02"))
+            assert told.outcome is Outcome.CONFIRMED, "the others go on"
+    assert [one["event"] for one in logs].count("callback_dropped") == 1
 
 
 async def test_the_two_modes_of_keys(tmp_path):
