@@ -26,6 +26,7 @@ from app.kernel.errors import DoorbusterError
 from app.kernel.garbage import settle_garbage
 from app.orders.confirmations import Confirmations
 from app.orders.desk import OrderDesk
+from app.orders.events.last.routes import LastOrders, last_order_endpoint
 from app.orders.events.routes import EventDesk
 from app.orders.events.routes import endpoints as event_endpoints
 from app.orders.events.watch import Watch
@@ -179,6 +180,9 @@ class Api:
             *group_endpoints(self._group_desk()),
             *payment_endpoints(self._stage),
             *event_endpoints(self._event_desk()),
+            last_order_endpoint(
+                LastOrders(self._stores.shards, self.catalog, self.clock.now_ms, {})
+            ),
             *fulfilment_endpoints(self._fulfilment_desk()),
         ]
 

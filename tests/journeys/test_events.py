@@ -156,3 +156,22 @@ async def test_a_ticket_that_is_polled_says_when_to_ask_again(shop, service):
         order = await shop.order(placed.body["order_id"], "ann")
         assert (order.body["status"], order.headers["Retry-After"]) == ("queued", "1")
     await shop.until_order(placed.body["order_id"], "ann", "pending")
+
+
+async def test_a_loser_is_told_how_late_they_were(shop):
+    sale = await shop.open_sale(stock=1)
+    url = f"{shop.run.public}/v1/sales/{sale}/last-order"
+    nothing = await shop.ask("GET", url)
+    assert (nothing.status, nothing.body["last_placed_at"]) == (200, None)
+    placed = await shop.buy(sale, "ann")
+    lost = await shop.place(sale, "bob")
+    assert lost.code == "sold_out"
+
+    async def told():
+        answer = await shop.ask("GET", url)
+        return answer.body if answer.body["last_placed_at"] else None
+
+    late = await eventually(told, within_seconds=10)
+    assert late["last_placed_at"] == placed["placed_at"]
+    assert late["ago_ms"] >= 0
+    assert (await shop.ask("GET", url.replace(sale, "none"))).code == "sale_not_found"

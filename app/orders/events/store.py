@@ -1,6 +1,7 @@
 """How far many orders of one shard have come, in one statement."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from app.kernel.ids import OrderKey
@@ -19,6 +20,14 @@ LEFT JOIN dead_letters t ON t.kind = 'order'
      AND (t.sale, t.bucket, t.epoch, t.seq) = (w.sale, w.bucket, w.epoch, w.seq)
 LEFT JOIN bucket_leases l ON (l.sale, l.bucket) = (w.sale, w.bucket)
 ORDER BY w.place"""
+
+# The newest order of a bucket stands at the end of its primary key.
+SELECT_LAST_PLACED: Final = """
+SELECT max(newest.placed_at) FROM bucket_leases l
+CROSS JOIN LATERAL (
+    SELECT o.placed_at FROM orders o WHERE o.sale = l.sale AND o.bucket = l.bucket
+    ORDER BY o.epoch DESC, o.seq DESC LIMIT 1) newest
+WHERE l.sale = $1"""
 
 _FINAL: Final = frozenset(ORDER_MACHINE.finals())
 
@@ -54,6 +63,13 @@ async def read_marks(shard: Shard, keys: Sequence[OrderKey]) -> list[Mark]:
     async with shard.connection() as connection:
         rows = await connection.fetch(SELECT_MARKS, *columns)
     return [_mark(row["last_event"], row["state"], is_over=row["is_over"]) for row in rows]
+
+
+async def read_last_placed(shard: Shard, sale: int) -> datetime | None:
+    """Return when the newest order of a sale on this shard was placed; None if there is none."""
+    async with shard.connection() as connection:
+        placed_at: datetime | None = await connection.fetchval(SELECT_LAST_PLACED, sale)
+    return placed_at
 
 
 def _mark(number: int | None, state: str | None, *, is_over: bool) -> Mark:

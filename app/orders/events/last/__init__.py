@@ -1,0 +1,1 @@
+"""How late one was who got nothing."""
