@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 DEPTH_MAX: Final = 4  # leaf, two authorities, root
 KEY_BITS_MIN: Final = 2_048
+UNPARSABLE: Final = (ValueError, TypeError)  # what cryptography raises for a broken name or date
 
 
 def rsa_key(certificate: x509.Certificate) -> RSAPublicKey:
@@ -52,7 +53,7 @@ def is_issued_by(
     """
     try:
         return _is_valid(leaf, now) and _is_reached(leaf, roots, authorities, now, DEPTH_MAX - 1)
-    except ValueError:  # the parts of a certificate are parsed only when they are asked for
+    except UNPARSABLE:  # the parts of a certificate are parsed only when they are asked for
         return False
 
 

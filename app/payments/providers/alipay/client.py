@@ -41,7 +41,7 @@ from app.payments.providers.alipay.signing import (
     sign_request,
 )
 from app.payments.providers.alipay.wire import to_beijing
-from app.payments.providers.chains import is_issued_by, rsa_key
+from app.payments.providers.chains import UNPARSABLE, is_issued_by, rsa_key
 from app.payments.providers.http import Answer, Call, Lost, ProviderCalls
 from app.payments.providers.keys import read_certificate
 
@@ -202,7 +202,7 @@ class AlipayGateway:
             pem = base64.b64decode(told.alipay_cert_content, validate=True)
             leaf, *authorities = read_certificate(pem.decode("ascii")).chain
             return leaf if self._is_alipays(leaf, authorities, serial) else None
-        except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError):
+        except (msgspec.DecodeError, binascii.Error, *UNPARSABLE):
             return None
 
     def _is_alipays(

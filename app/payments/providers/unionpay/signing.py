@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from app.kernel.errors import BadSignature
 from app.payments.providers import rsa2
-from app.payments.providers.chains import is_issued_by, rsa_key
+from app.payments.providers.chains import UNPARSABLE, is_issued_by, rsa_key
 from app.payments.providers.forms import joined
 from app.payments.providers.keys import read_certificate
 
@@ -78,7 +78,7 @@ def _unionpays_key(pem: str, trust: Trust, now: datetime) -> RSAPublicKey:
         told = read_certificate(pem)
         key = rsa_key(told.first)
         name = company_name(told.first)
-    except ValueError as error:
+    except UNPARSABLE as error:
         raise BadSignature(why="the certificate cannot be read") from error
     if len(told.chain) != 1 or name not in trust.names:
         raise BadSignature(why="the certificate is not UnionPay's")

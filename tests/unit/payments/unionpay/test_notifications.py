@@ -264,6 +264,7 @@ def test_no_certificate_breaks_the_reading(brought: str):
 
 
 # One whose issuer can no longer be parsed.
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @example(493, 73)
 @given(st.integers(0, len(GENUINE) - 1), st.integers(0, 255))
 def test_no_changed_byte_changes_what_is_read(place: int, byte: int):
@@ -279,6 +280,7 @@ PEM_BODY: Final = pem(UNIONPAY).splitlines()[1:-1]
 DER: Final = base64.b64decode("".join(PEM_BODY))
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.integers(0, len(DER) - 1), st.integers(0, 255))
 def test_no_changed_certificate_breaks_the_reading(place: int, byte: int):
     changed = DER[:place] + bytes([byte]) + DER[place + 1 :]
