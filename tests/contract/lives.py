@@ -23,6 +23,7 @@ BEFORE: Final = {
     "/admin/v1/orders/{order}/delivery": ("delivery",),
     "/admin/v1/orders/{order}/review": ("pay",),
     "/admin/v1/orders/{order}/ship": ("pay",),
+    "/admin/v1/orders/{order}/refunds": ("pay",),
     "/admin/v1/orders/{order}/after-sales/{number}/approve": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/refuse": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/settle": ("pay", "ship", "refund"),

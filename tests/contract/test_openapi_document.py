@@ -17,6 +17,8 @@ BODIES = {
     "/v1/orders/{order}/payments": {"provider": "sandbox", "product": "qr"},
     "/admin/v1/sales": {"title": "A thing", "stock": 5, "price_minor": 100},
     "/admin/v1/sales/{sale}/restock": {"units": 1, "reason": "found"},
+    "/admin/v1/orders/{order}/refunds": {"amount_minor": 1, "reason": "a test"},
+    "/admin/v1/refunds/{refund}/retry": {"reason": "a test"},
     "/admin/v1/dead-letters/drop": {"reason": "a test", "dry_run": True},
     "/admin/v1/dead-letters/retry": {"reason": "a test", "dry_run": True},
     **lives.BODIES,
@@ -89,6 +91,8 @@ async def test_a_success_is_as_documented(door, shop, route):
     path = route.path.replace("{sale}", sale).replace("{order}", order_id).replace("{number}", "1")
     if "{code}" in path:
         path = path.replace("{code}", await an_account(shop))
+    if "{refund}" in path:
+        path = path.replace("{refund}", await a_refund(shop, sale))
     raw = None
     if route.body is not None:
         raw = json.dumps(BODIES.get(route.path, {"reason": "a test"})).encode()
@@ -97,6 +101,18 @@ async def test_a_success_is_as_documented(door, shop, route):
     assert 200 <= reply.status < 300, reply
     assert not check(route, reply, path)
     await lives.rest(shop, route)
+
+
+async def a_refund(shop, sale):
+    """Name a refund of a part of a paid order."""
+    order_id = (await shop.buy(sale, "ann"))["order_id"]
+    await shop.pay(order_id, "ann")
+    await shop.until_order(order_id, "ann", "paid")
+    body = {"amount_minor": 1, "reason": "a test"}
+    path = f"/orders/{order_id}/refunds"
+    answer = await shop.operate("POST", path, body, Idempotency_Key=new_key())
+    assert answer.status == 201, answer
+    return answer.body["refund_id"]
 
 
 async def an_account(shop):
