@@ -91,6 +91,7 @@ class PaymentsSettings:
     # Merchant accounts, one document each; the shape is the provider's own.
     wechatpay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     alipay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    unionpay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     flow: PaymentSettings = field(default_factory=PaymentSettings)
 
 

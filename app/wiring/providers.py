@@ -21,6 +21,8 @@ from app.payments.providers.alipay.provider import open_provider as open_alipay
 from app.payments.providers.alipay.settings import AlipayAccount
 from app.payments.providers.http import ProviderCalls
 from app.payments.providers.keys import read_account
+from app.payments.providers.unionpay.provider import open_provider as open_unionpay
+from app.payments.providers.unionpay.settings import UnionpayAccount
 from app.payments.providers.wechatpay.provider import open_provider as open_wechatpay
 from app.payments.providers.wechatpay.settings import WechatpayAccount
 from app.settings import PREFIX, PaymentsSettings
@@ -45,6 +47,7 @@ _NAME: Final = re.compile(r"[a-z0-9-]{0,32}", re.ASCII)
 _PACKAGES: Final = (
     _Package("wechatpay", WechatpayAccount, open_wechatpay),
     _Package("alipay", AlipayAccount, open_alipay),
+    _Package("unionpay", UnionpayAccount, open_unionpay),
 )
 
 
