@@ -25,10 +25,10 @@ from app.sales.sale import Sale, SaleKind, SaleState
 from app.telemetry.requests import RequestTally
 from app.web.access import Authenticator
 from app.web.body import JSON, MSGPACK
-from app.web.catalogue import PROBLEMS
 from app.web.fast_lane import Exchange, Reply, Stamp, header_fields
 from app.web.headers import read_idempotency_key
 from app.web.plain import PlainRequest
+from app.web.problem import draw_wait_ms
 
 ROUTE: Final = "/v1/sales/{sale}/orders"
 _BEFORE, _AFTER = ROUTE.split("{sale}")
@@ -102,17 +102,13 @@ class BuyLane:
         return self._refuse(buyer, outcome)
 
     def _refuse(self, buyer: "_Buyer", outcome: Outcome) -> Reply:
-        """
-        Write a refusal; one that is the same for everybody is encoded once.
-
-        Refusals that tell how long to wait draw that at random, each its own.
-        """
-        exchange, now_ms = buyer.exchange, self._desk.now_ms()
-        code, fields = refusal_of(buyer.sale, outcome, now_ms)
-        if PROBLEMS[code].wait is not None or "retry_after_ms" in fields:
+        """Write a refusal; one that tells nobody an exact wait is encoded once for many."""
+        exchange = buyer.exchange
+        code, fields = refusal_of(buyer.sale, outcome, self._desk.now_ms())
+        if "retry_after_ms" in fields:
             return exchange.refusal(code, **fields)
-        spoken = exchange.language
-        known = (code, spoken, exchange.request.path, *fields.items())
+        fields["retry_after_ms"] = draw_wait_ms(code)
+        known = (code, exchange.language, exchange.request.path, *fields.values())
         form = self._refusals.get(known)
         if form is None:
             if len(self._refusals) >= _REPLIES_MAX:

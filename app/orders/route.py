@@ -58,7 +58,7 @@ class BucketRoute:
         self._bucket = bucket
         self._broken_epoch = -1
         self._looking: asyncio.Task[None] | None = None
-        self._first_look = asyncio.Lock()
+        self._first_look: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> tuple[int, int]:
@@ -72,9 +72,8 @@ class BucketRoute:
         Raises:
             ShardUnavailable: never read before, and the shard does not answer.
         """
-        async with self._first_look:
-            if self.standing is Standing.UNREAD:
-                await self._look()
+        if self.standing is Standing.UNREAD:
+            await asyncio.shield(self._look_together())
         if self.standing is not Standing.OPEN:
             self._keep_looking()
         return self.standing
@@ -101,9 +100,16 @@ class BucketRoute:
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        looks = [look for look in (self._first_look, self._looking) if look is not None]
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+
+    def _look_together(self) -> asyncio.Task[None]:
+        """Give everybody who is here before the first look the same one, and wake them at once."""
+        if self._first_look is None or self._first_look.done():
+            self._first_look = asyncio.get_running_loop().create_task(self._look())
+        return self._first_look
 
     def _keep_looking(self) -> None:
         if self._looking is None or self._looking.done():

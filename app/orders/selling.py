@@ -20,7 +20,15 @@ from app.kernel.errors import (
 )
 from app.kernel.group_commit import GroupCommit, Waiter
 from app.kernel.ids import OrderId, OrderKey, shopper_tag
-from app.orders.answers import Answer, PlaceCode, Placed, PlaceReply, Refused, Replay
+from app.orders.answers import (
+    Answer,
+    PlaceCode,
+    Placed,
+    PlaceReply,
+    Refused,
+    Replay,
+    read_answer,
+)
 from app.orders.route import BucketRoute, Route
 from app.orders.sealing import OrderIds
 from app.orders.stream import PlacementRequest, place_orders
@@ -28,6 +36,8 @@ from app.storage.redis import ScriptConnection
 from app.storage.server_clock import ServerClock
 
 _ACCEPTED: Final = (Placed, Replay)
+_FULL: Final = read_answer([PlaceCode.BACKLOG_FULL, 0])
+_FULL_SECONDS: Final = 0.05  # then one batch asks again; a flush drains hundreds meanwhile
 _MEDIAN_STEP: Final = 0.05  # how fast the moving median follows
 _WAIT_FACTOR: Final = 3  # a queue may wait this many script calls, if that is more than 50 ms
 
@@ -108,6 +118,7 @@ class BucketCounter:
         self._settings = settings
         self._observer = observer
         self._call_seconds = 0.0
+        self._full_until = 0.0  # monotonic seconds
         self._queue: GroupCommit[PlacementRequest, Outcome] = GroupCommit(
             self._sell,
             items_max=settings.batch_orders_max,
@@ -116,11 +127,24 @@ class BucketCounter:
 
     async def sell(self, request: PlacementRequest) -> Outcome:
         """Place one order with the next batch of this bucket."""
-        return await self._queue.put(request)
+        return _FULL if self._is_full() else await self._queue.put(request)
 
     def sell_nowait(self, request: PlacementRequest, waiter: Waiter[Outcome]) -> None:
         """Place one order with the next batch of this bucket, and have `waiter` told."""
-        self._queue.put_nowait(request, waiter)
+        if self._is_full():
+            waiter.set_result(_FULL)
+        else:
+            self._queue.put_nowait(request, waiter)
+
+    def _is_full(self) -> bool:
+        """
+        Say whether the script has just answered BACKLOG_FULL to a whole batch.
+
+        Then everybody hears the same for a moment without asking it: a refusal must cost
+        a fraction of an order, or the crowd of those refused takes the time of the others.
+        It is never so of an answer that is final, which a winner's retry could hear.
+        """
+        return time.monotonic() < self._full_until
 
     async def close(self) -> None:
         """Answer everybody, then close the connections."""
@@ -155,7 +179,10 @@ class BucketCounter:
         finally:
             self._idle.append(connection)
         self._note_call(len(requests), time.monotonic() - began)
-        return self._outcomes(route, reply, requests)
+        outcomes = self._outcomes(route, reply, requests)
+        if all(outcome is _FULL for outcome in outcomes):
+            self._full_until = time.monotonic() + _FULL_SECONDS
+        return outcomes
 
     async def _ask(
         self,

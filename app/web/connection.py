@@ -117,13 +117,14 @@ class Connection(web.RequestHandler):
         request = read_plain(data)
         if request is None:
             return False
-        exchange = Exchange(self, request, lane.stamp)
-        self._exchange = exchange
-        if not lane.take(exchange):
-            self._exchange = None
-            return False
-        self.request_started()
-        return True
+        exchange = self._exchange = Exchange(self, request, lane.stamp)
+        self.request_started()  # before it is taken: a lane may answer at once
+        if lane.take(exchange):
+            return True
+        self._exchange = None
+        self.is_serving = False
+        connections.serving -= 1
+        return False
 
     def _hold(self, data: bytes) -> None:
         """Keep what a client sends before it has its answer; read no more than a little."""

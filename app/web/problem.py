@@ -8,7 +8,7 @@ Source:
     RFC 9457; docs/INTERFACES.md §3.
 """
 
-import secrets
+import random
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from app.web.catalogue import PROBLEMS, Language, ProblemKind
+from app.web.catalogue import PROBLEMS, Language
 from app.web.headers import language
 from app.web.keys import REQUEST_ID
 
@@ -25,6 +25,7 @@ TYPE_PREFIX: Final = "urn:doorbuster:problem:"
 
 _ENCODER: Final = msgspec.json.Encoder()
 _UNFINISHED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+_WAIT_STEP_MS: Final = 50
 _CHALLENGE: Final = 'Bearer realm="doorbuster"'
 
 
@@ -115,7 +116,7 @@ def problem_parts(  # noqa: PLR0913  each keyword is a member of the document
         "Content-Language": spoken.value,
         "Cache-Control": "no-store",
     }
-    wait_ms = _wait_ms(kind) if retry_after_ms is None else max(0, retry_after_ms)
+    wait_ms = draw_wait_ms(code) if retry_after_ms is None else max(0, retry_after_ms)
     if wait_ms is not None:
         document["retry_after_ms"] = wait_ms
         sent["Retry-After"] = str(-(-wait_ms // 1000))
@@ -125,7 +126,14 @@ def problem_parts(  # noqa: PLR0913  each keyword is a member of the document
     return ProblemParts(kind.status, sent, _ENCODER.encode(document))
 
 
-def _wait_ms(kind: ProblemKind) -> int | None:
-    if kind.wait is None:
+def draw_wait_ms(code: str) -> int | None:
+    """
+    Draw how long a refused client should wait, ms; None where waiting is no remedy.
+
+    At random, because clients that were refused together come back together; in steps,
+    so that a reply can be kept for the next who draws the same.
+    """
+    wait = PROBLEMS[code].wait
+    if wait is None:
         return None
-    return kind.wait.min_ms + secrets.randbelow(kind.wait.max_ms - kind.wait.min_ms + 1)
+    return random.randrange(wait.min_ms, wait.max_ms + 1, _WAIT_STEP_MS)  # noqa: S311  jitter

@@ -279,3 +279,33 @@ async def test_a_shard_that_goes_away_later_stops_nobody(shop):
         await connection.execute("LOCK TABLE bucket_leases, orders IN ACCESS EXCLUSIVE MODE")
         answers = await asyncio.gather(*(shop.click_once(f"s{i}") for i in range(5)))
     assert all(isinstance(answer, Accepted) for answer in answers)
+
+
+# A full backlog.
+
+
+async def test_a_full_backlog_is_told_without_asking_and_ends_by_itself(shop):
+    await shop.open(stock=9)
+    assert isinstance(await shop.click_once("ann"), Accepted)
+    await shop.redis.hset(shop.keys().state, "backlog_max", 1)
+    full = Refused(PlaceCode.BACKLOG_FULL)
+    assert await shop.click_once("bob") == full
+    calls = len(shop.notes.calls)
+    answers = await asyncio.gather(*(shop.click_once(f"s{i}") for i in range(50)))
+    assert answers == [full] * 50
+    assert len(shop.notes.calls) == calls, "nobody asked the script what it had just said"
+
+    assert await shop.flush() == 1
+
+    async def is_open_again() -> bool:
+        return isinstance(await shop.click_once("bob"), Accepted)
+
+    await eventually(is_open_again)
+
+
+async def test_a_sold_out_batch_never_speaks_for_the_script(shop):
+    await shop.open(stock=1)
+    won = await shop.click_once("ann", key="k1")
+    assert await shop.click_once("bob") == SoldOut(0)
+    again = await shop.click_once("ann", key="k1")
+    assert (again.order_id, again.is_replay) == (won.order_id, True)
