@@ -79,15 +79,15 @@ class BuyLane:
     def _click_of(self, request: PlainRequest) -> Click | None:
         """Read a click, checked as the application would; the token last, as the dearest."""
         headers = request.headers
-        if request.body and headers.get("Content-Type") not in _JSON_TYPES:
+        if request.body and headers.get("content-type") not in _JSON_TYPES:
             return None
-        if MSGPACK in headers.get("Accept", ""):
+        if MSGPACK in headers.get("accept", ""):
             return None
-        key = read_idempotency_key(headers.get("Idempotency-Key", ""))
+        key = read_idempotency_key(headers.get("idempotency-key", ""))
         body = _read(request.body)
         if key is None or body is None or body.group is not None:
             return None
-        shopper = self._authenticator.shopper(headers)
+        shopper = self._authenticator.shopper({"Authorization": headers.get("authorization", "")})
         return None if shopper is None else Click(shopper, key, body.quantity, body.reference or "")
 
     def count(self, status: int, seconds: float) -> None:

@@ -94,7 +94,7 @@ class Exchange:
 
     def __init__(self, line: Line, request: PlainRequest, stamp: Stamp) -> None:
         self.request = request
-        self.request_id = request_id_for(request.headers.get("X-Request-Id"))
+        self.request_id = request_id_for(request.headers.get("x-request-id"))
         self._line = line
         self._stamp = stamp
         self._began = time.perf_counter()
@@ -112,7 +112,7 @@ class Exchange:
     @property
     def language(self) -> Language:
         """The language of titles and details that the client asked for."""
-        return negotiate(self.request.headers.get("Accept-Language"))
+        return negotiate(self.request.headers.get("accept-language"))
 
     def answer(self, write: Callable[[], Reply]) -> None:
         """
