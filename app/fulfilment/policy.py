@@ -1,44 +1,15 @@
-"""What a sale's merchant has decided about its paid orders; pure."""
+"""What a sale's policy means for one paid order; pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from app.orders.order import Order, OrderState
-
-
-class Refundable(StrEnum):
-    """Whether a shopper who cancels a paid order gets the money back."""
-
-    NONE = "none"
-    BEFORE_SHIPPING = "before_shipping"
-    WINDOW = "window"  # so long after the payment, and not once it is shipped
-
-
-class ReviewRule(StrEnum):
-    """Which paid orders an operator looks at before they are shipped."""
-
-    NONE = "none"
-    EVERY = "every"
-    FROM_AMOUNT = "from_amount"
+from app.sales.policy import PolicyTerms, Refundable, ReviewRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """
-    The policy of one sale.
-
-    Attributes:
-        refund_window_seconds: from the payment; with `window` alone.
-        review_from_minor: the smallest total that is reviewed; with `from_amount` alone.
-        confirm_after_seconds: from the shipping; then a silent shopper has received it.
-    """
-
-    refundable: Refundable
-    refund_window_seconds: int | None
-    review: ReviewRule
-    review_from_minor: int | None
-    confirm_after_seconds: int
+class Policy(PolicyTerms):
+    """The policy of one sale, applied to its orders."""
 
     def needs_review(self, order: Order) -> bool:
         """Say whether an operator must approve this order before it is shipped."""
@@ -56,13 +27,3 @@ class Policy:
         assert self.refund_window_seconds is not None
         assert order.paid_at is not None
         return now < order.paid_at + timedelta(seconds=self.refund_window_seconds)
-
-
-def faults_of_policy(policy: Policy) -> list[tuple[str, str]]:
-    """Return every rule that the policy breaks, as (path, message)."""
-    faults = []
-    if (policy.refundable is Refundable.WINDOW) != (policy.refund_window_seconds is not None):
-        faults.append(("$.refund_window_seconds", "belongs to refundable = window, and only there"))
-    if (policy.review is ReviewRule.FROM_AMOUNT) != (policy.review_from_minor is not None):
-        faults.append(("$.review_from_minor", "belongs to review = from_amount, and only there"))
-    return faults

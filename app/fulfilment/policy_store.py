@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from app.fulfilment.policy import Policy, Refundable, ReviewRule
+from app.fulfilment.policy import Policy
+from app.sales.policy import PolicyTerms, Refundable, ReviewRule
 from app.sales.store import Act, note_act
 from app.storage.shards import Shard
 
@@ -30,7 +31,7 @@ async def read_policy(home: Shard, sale: int) -> Policy:
     )
 
 
-async def set_policy(home: Shard, sale: int, sale_id: str, policy: Policy, actor: str) -> None:
+async def set_policy(home: Shard, sale: int, sale_id: str, policy: PolicyTerms, actor: str) -> None:
     """Replace the policy of a sale, with its audit row; orders go by it from now on."""
     told = {
         "refundable": policy.refundable,

@@ -8,8 +8,8 @@ from app.fulfilment.after_sale import AfterSale, Parcel
 from app.fulfilment.delivery import Delivery, mask
 from app.fulfilment.invoice import InvoiceWish
 from app.fulfilment.parcel_store import Note, Review, Shipment
-from app.fulfilment.policy import Policy
 from app.orders.views import DeliveryView, OrderView
+from app.sales.policy import PolicyTerms
 
 
 class ParcelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +151,7 @@ def view_note(note: Note) -> NoteView:
     return NoteView(text=note.text, written_by=note.written_by, written_at=note.written_at)
 
 
-def view_policy(sale_id: str, policy: Policy) -> PolicyView:
+def view_policy(sale_id: str, policy: PolicyTerms) -> PolicyView:
     return PolicyView(
         sale=sale_id,
         refundable=policy.refundable,

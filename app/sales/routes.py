@@ -31,6 +31,7 @@ from app.sales.views import (
     AdminSale,
     AdminSaleList,
     GroupRules,
+    PolicyRules,
     PublicSale,
     SaleList,
     admin_view,
@@ -72,7 +73,7 @@ class SaleSettings:
         assert JOIN_ENDS_BEFORE_SECONDS < self.group_window_seconds_min <= 3_600
 
 
-class CreateSale(msgspec.Struct, forbid_unknown_fields=True):
+class CreateSale(PolicyRules, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The body of `POST /admin/v1/sales`."""
 
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
@@ -410,5 +411,6 @@ def _terms(body: CreateSale, now: datetime) -> SaleTerms:
         closes_at=body.closes_at or opens_at + DEFAULT_WINDOW,
         pay_within_seconds=body.pay_within_seconds,
         buckets=body.buckets,
+        policy=body.terms(),
         group=GroupTerms(**msgspec.structs.asdict(body.group)) if body.group else None,
     )

@@ -3,13 +3,14 @@
 import re
 import secrets
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from app.kernel.machine import Machine
 from app.kernel.money import EXPONENTS
+from app.sales.policy import PolicyTerms, faults_of_policy
 
 SALE_ID: Final = re.compile(r"[a-z0-9-]{1,40}")
 WINDOW_MAX: Final = timedelta(days=400)
@@ -104,7 +105,7 @@ class GroupTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaleTerms:
-    """What a merchant decides; fixed at publish."""
+    """What a merchant decides; fixed at publish, but for the policy."""
 
     id: str
     kind: SaleKind
@@ -119,7 +120,7 @@ class SaleTerms:
     closes_at: datetime
     pay_within_seconds: int
     buckets: int
-    refundable: str = "none"
+    policy: PolicyTerms = field(default_factory=PolicyTerms)
     group: GroupTerms | None = None
 
 
@@ -142,7 +143,7 @@ class Sale:
     closes_at: datetime
     pay_within_seconds: int
     buckets: int
-    refundable: str
+    policy: PolicyTerms
     state: SaleState
     state_reason: str | None
     published_at: datetime | None
@@ -207,7 +208,9 @@ def faults_of_terms(
         faults.append(("$.buckets", "must not exceed stock"))
     if terms.kind == SaleKind.ORDINARY:
         faults.append(("$.kind", "ordinary sales cannot be created yet"))
-    return faults + _faults_of_groups(terms, group_window_seconds_min)
+    return (
+        faults + faults_of_policy(terms.policy) + _faults_of_groups(terms, group_window_seconds_min)
+    )
 
 
 def _faults_of_groups(terms: SaleTerms, window_seconds_min: int) -> list[tuple[str, str]]:

@@ -1,10 +1,11 @@
 """Sales in Postgres: the directory of names, and the row on a sale's home shard."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Final
 
 from app.kernel.errors import IdempotencyMismatch, ShardUnavailable
+from app.sales.policy import PolicyTerms, Refundable, ReviewRule
 from app.sales.sale import (
     ALREADY_DONE,
     SALE_MACHINE,
@@ -19,8 +20,9 @@ from app.sales.sale import SaleTerms as Terms
 from app.storage.shards import Connection, Shard, Shards
 
 _COLUMNS: Final = """sale, id, kind, title, sku, merchant, price_minor, currency, stock_total, pool,
-    limit_per_shopper, opens_at, closes_at, pay_within_seconds, buckets, refundable, state,
-    state_reason, published_at, closed_at, group_size, group_window_seconds, group_leader_leaves,
+    limit_per_shopper, opens_at, closes_at, pay_within_seconds, buckets, state, state_reason,
+    published_at, closed_at, refundable, refund_window_seconds, review, review_from_minor,
+    confirm_after_seconds, group_size, group_window_seconds, group_leader_leaves,
     group_rescue_seconds"""
 
 INSERT_NAME: Final = """
@@ -36,10 +38,11 @@ SELECT id, sale FROM sale_directory WHERE sale < $1 ORDER BY sale DESC LIMIT $2"
 INSERT_SALE: Final = """
 INSERT INTO sales (sale, id, kind, title, sku, merchant, price_minor, currency, stock_total, pool,
                    limit_per_shopper, opens_at, closes_at, pay_within_seconds, buckets,
-                   refundable, group_size, group_window_seconds, group_leader_leaves,
+                   refundable, refund_window_seconds, review, review_from_minor,
+                   confirm_after_seconds, group_size, group_window_seconds, group_leader_leaves,
                    group_rescue_seconds, state)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        'draft')
+        $20, $21, $22, $23, 'draft')
 ON CONFLICT DO NOTHING"""
 SELECT_SALES: Final = f"SELECT {_COLUMNS} FROM sales WHERE sale = ANY($1::int[]) ORDER BY sale"
 SELECT_TO_LEASE: Final = f"""
@@ -114,7 +117,8 @@ async def create_sale(
     async with shards.home(number).transaction() as connection:
         status = await connection.execute(INSERT_SALE, number, sale_id, *_values(terms))
         if status == "INSERT 0 1":
-            await note_act(connection, act, "sale created", sale_id, {"stock": terms.stock})
+            detail = {"stock": terms.stock, **asdict(terms.policy)}
+            await note_act(connection, act, "sale created", sale_id, detail)
         sale = await _read(connection, number)
     return Changed(sale, is_new)
 
@@ -275,7 +279,7 @@ def _values(terms: Terms) -> tuple[object, ...]:
         terms.closes_at,
         terms.pay_within_seconds,
         terms.buckets,
-        terms.refundable,
+        *astuple(terms.policy),
         *group_values(terms.group),
     )
 
@@ -303,12 +307,23 @@ def pop_group_terms(values: dict[str, Any]) -> GroupTerms | None:
     )
 
 
+def _pop_policy(values: dict[str, Any]) -> PolicyTerms:
+    return PolicyTerms(
+        refundable=Refundable(values.pop("refundable")),
+        refund_window_seconds=values.pop("refund_window_seconds"),
+        review=ReviewRule(values.pop("review")),
+        review_from_minor=values.pop("review_from_minor"),
+        confirm_after_seconds=values.pop("confirm_after_seconds"),
+    )
+
+
 def _sale(row: Mapping[str, Any]) -> Sale:
     values = dict(row)
     return Sale(
         number=values.pop("sale"),
         kind=SaleKind(values.pop("kind")),
         state=SaleState(values.pop("state")),
+        policy=_pop_policy(values),
         group=pop_group_terms(values),
         **values,
     )

@@ -2,11 +2,14 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 
+from app.sales.policy import PolicyTerms, Refundable, ReviewRule
 from app.sales.sale import LeaderPolicy, Sale, StockBand
+
+Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
 
 
 class GroupRules(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -16,6 +19,31 @@ class GroupRules(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     window_seconds: Annotated[int, msgspec.Meta(ge=6, le=604_800)] = 86_400
     leader_leaves: LeaderPolicy = LeaderPolicy.HAND_OVER
     rescue_seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
+
+
+class PolicyRules(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """
+    What a merchant decides about paid orders.
+
+    The body of `PUT /admin/v1/sales/{sale}/policy`, all of it every time, and a part of
+    `POST /admin/v1/sales`.
+    """
+
+    refundable: Refundable = Refundable.NONE
+    refund_window_seconds: Seconds | None = None
+    review: ReviewRule = ReviewRule.NONE
+    review_from_minor: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
+    confirm_after_seconds: Seconds = 864_000
+
+    def terms(self) -> PolicyTerms:
+        """Return what is decided, without what else a body says."""
+        return PolicyTerms(
+            refundable=self.refundable,
+            refund_window_seconds=self.refund_window_seconds,
+            review=self.review,
+            review_from_minor=self.review_from_minor,
+            confirm_after_seconds=self.confirm_after_seconds,
+        )
 
 
 class SaleList(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +68,13 @@ class PublicSale(msgspec.Struct, frozen=True, kw_only=True):
     closes_at: datetime
     pay_within_seconds: int
     stock_band: str | None
+    refundable: Refundable
+    refund_window_seconds: int | None
     group: GroupRules | None = None
 
 
-class AdminSale(msgspec.Struct, frozen=True, kw_only=True):
-    """A sale as an operator sees it."""
+class AdminSale(PolicyRules, forbid_unknown_fields=False, frozen=True, kw_only=True):
+    """A sale as an operator sees it, with its policy."""
 
     id: str
     number: int
@@ -93,6 +123,8 @@ def public_view(sale: Sale, now: datetime, band: StockBand | None) -> PublicSale
         closes_at=sale.closes_at,
         pay_within_seconds=sale.pay_within_seconds,
         stock_band=band,
+        refundable=sale.policy.refundable,
+        refund_window_seconds=sale.policy.refund_window_seconds,
         group=_group_rules(sale),
     )
 
@@ -119,4 +151,5 @@ def admin_view(sale: Sale, now: datetime, warnings: list[str] | None = None) -> 
         buckets=sale.buckets,
         group=_group_rules(sale),
         warnings=warnings or [],
+        **asdict(sale.policy),
     )

@@ -156,6 +156,34 @@ async def test_a_paid_amount_stays_unless_the_policy_gives_it_back(orders, shop,
     assert await shop.books_balance()
 
 
+async def test_a_sale_is_created_with_its_policy(shop, promises):
+    half = {"title": "Tea", "stock": 1, "price_minor": PRICE, "refundable": "window"}
+    refused = await shop.operate("POST", "/sales", half)
+    assert told(refused) == (422, "validation_failed")
+    assert [one["path"] for one in refused.body["errors"]] == ["$.refund_window_seconds"]
+
+    policy = {
+        "refundable": "window",
+        "refund_window_seconds": 600,
+        "review": "every",
+        "review_from_minor": None,
+        "confirm_after_seconds": 86_400,
+    }
+    sale = await shop.open_sale(price_minor=PRICE, **policy)
+    assert await shop.read(f"/sales/{sale}/policy") == {"sale": sale, **policy}
+    assert (await shop.read(f"/sales/{sale}")).items() >= policy.items()
+    shown = (await shop.ask("GET", f"{shop.run.public}/v1/sales/{sale}")).body
+    assert (shown["refundable"], shown["refund_window_seconds"]) == ("window", 600)
+
+    orders = Orders(shop, sale)
+    order_id = await orders.paid()
+    waiting = await orders.ship(order_id)
+    assert (*told(waiting), waiting.body["awaits"]) == (409, "order_not_shippable", "review")
+    assert (await orders.act(order_id, "cancel")).body["status"] == "refunded"
+    assert await orders.until_refunded(order_id) == [PRICE]
+    await promises.hold()
+
+
 async def test_the_window_of_a_policy_closes(orders, promises):
     await orders.policy(refundable="window", refund_window_seconds=1)
     order_id = await orders.paid()

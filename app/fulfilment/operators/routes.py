@@ -11,10 +11,9 @@ from app.fulfilment.delivery import is_mobile
 from app.fulfilment.desk import FulfilmentDesk
 from app.fulfilment.parcel_store import write_note
 from app.fulfilment.parcels import Outcome
-from app.fulfilment.policy import Policy, Refundable, ReviewRule, faults_of_policy
 from app.fulfilment.policy_store import set_policy
 from app.fulfilment.review import Decision
-from app.fulfilment.routes import CASE_REFUSALS, MONEY_MINOR_MAX, SendParcel, take_step
+from app.fulfilment.routes import CASE_REFUSALS, SendParcel, take_step
 from app.fulfilment.views import (
     AfterSaleView,
     FulfilmentView,
@@ -25,7 +24,9 @@ from app.fulfilment.views import (
 )
 from app.orders.order import Order, TicketState
 from app.orders.views import DeliveryView, OrderList, OrderView
+from app.sales.policy import faults_of_policy
 from app.sales.store import Act, note_act
+from app.sales.views import PolicyRules
 from app.web.access import Access
 from app.web.body import read_body, respond
 from app.web.endpoint import Endpoint
@@ -34,23 +35,11 @@ from app.web.invalid import field_invalid, fields_invalid
 from app.web.keys import OPERATOR
 from app.web.problem import problem
 
-SECONDS_MAX: Final = 31_536_000
 _FOUND: Final = ("order_not_found", "order_not_confirmed", "shard_unavailable")
 _SALE: Final = ("sale_not_found", "shard_unavailable")
 _CASE: Final = "/admin/v1/orders/{order}/after-sales/{number}/"
 
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=SECONDS_MAX)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-
-
-class SetPolicy(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT /admin/v1/sales/{sale}/policy`: all of the policy, every time."""
-
-    refundable: Refundable = Refundable.NONE
-    refund_window_seconds: Seconds | None = None
-    review: ReviewRule = ReviewRule.NONE
-    review_from_minor: Annotated[int, msgspec.Meta(ge=1, le=MONEY_MINOR_MAX)] | None = None
-    confirm_after_seconds: Seconds = 864_000
 
 
 class ReviewOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -161,7 +150,7 @@ def _policy_endpoints(routes: "_Routes") -> list[Endpoint]:
             summary="Decide about paid orders: refunds, review, automatic receipt.",
             access=Access.OPERATOR,
             answers={200: PolicyView},
-            body=SetPolicy,
+            body=PolicyRules,
             refusals=_SALE,
         ),
     ]
@@ -282,8 +271,8 @@ class _Routes:
         return respond(request, 200, view_policy(sale.id, policy))
 
     async def set_policy(self, request: web.Request) -> web.StreamResponse:
-        body = await read_body(request, SetPolicy)
-        policy = Policy(**msgspec.structs.asdict(body))
+        body = await read_body(request, PolicyRules)
+        policy = body.terms()
         if faults := faults_of_policy(policy):
             raise fields_invalid(faults)
         sale = await self._desk.orders.catalog.find(request.match_info["sale"])
@@ -291,6 +280,7 @@ class _Routes:
             return problem("sale_not_found", request)
         home = self._desk.acts.shards.home(sale.number)
         await set_policy(home, sale.number, sale.id, policy, request[OPERATOR].name)
+        self._desk.orders.catalog.forget(sale.id)
         return respond(request, 200, view_policy(sale.id, policy))
 
     def step(self, event: AfterSaleEvent) -> Any:  # noqa: ANN401  a handler, typed by Endpoint

@@ -7,10 +7,11 @@ from typing import Final
 from app.fulfilment.addresses import Addresses
 from app.fulfilment.claims import Claims
 from app.fulfilment.parcels import Parcels
-from app.fulfilment.policy import Policy, Refundable, ReviewRule
+from app.fulfilment.policy import Policy
 from app.fulfilment.policy_store import set_policy
 from app.fulfilment.seals import FieldSeals, read_seal_keys
 from app.kernel.ids import OrderKey
+from app.sales.policy import Refundable, ReviewRule
 from tests.stores.payments.desk import Desk
 
 INSERT_SALE: Final = """

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.fulfilment.policy import Policy, Refundable, ReviewRule, faults_of_policy
+from app.fulfilment.policy import Policy
 from app.orders.order import OrderState
+from app.sales.policy import Refundable, ReviewRule, faults_of_policy
 
 PAID_AT = datetime(2026, 11, 22, tzinfo=UTC)
 

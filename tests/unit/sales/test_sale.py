@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.kernel.errors import IllegalTransition
+from app.sales.policy import PolicyTerms, Refundable
 from app.sales.sale import (
     ALREADY_DONE,
     SALE_ID,
@@ -67,7 +68,7 @@ SALE = Sale(
     closes_at=CLOSES_AT,
     pay_within_seconds=900,
     buckets=2,
-    refundable="none",
+    policy=PolicyTerms(),
     state=SaleState.PUBLISHED,
     state_reason=None,
     published_at=OPENS_AT - timedelta(days=1),
@@ -159,6 +160,10 @@ def test_stock_is_told_in_a_word(available, stock, band):
         ({"id": ""}, "$.id"),
         ({"id": "a" * 41}, "$.id"),
         ({"currency": "XXX"}, "$.currency"),
+        (
+            {"policy": PolicyTerms(refundable=Refundable.WINDOW)},
+            "$.refund_window_seconds",
+        ),
         ({"closes_at": OPENS_AT}, "$.closes_at"),
         ({"closes_at": OPENS_AT + timedelta(days=401)}, "$.closes_at"),
         ({"pay_within_seconds": 59}, "$.pay_within_seconds"),
