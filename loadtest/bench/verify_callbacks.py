@@ -20,7 +20,6 @@ from typing import Final
 import click
 import msgspec
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from app.embedded.stores import EmbeddedStores
 from app.kernel.clock import SystemClock, instant
@@ -44,6 +43,7 @@ from app.payments.stage import PaymentStage, Providers
 from app.payments.tally import PaymentTally
 from app.storage.migrate import migrate_all
 from app.storage.shards import DatabaseSettings, Shards
+from app.telemetry.metrics import Metrics
 from loadtest.bench.cpu import read_cpu
 
 PATH: Final = "/v1/callbacks/sandbox"
@@ -159,7 +159,7 @@ def _stage(shards: Shards, provider: SandboxProvider) -> PaymentStage:
         providers=Providers([provider]),
         clock=SystemClock(),
         settings=PaymentSettings(),
-        tally=PaymentTally(CollectorRegistry()),
+        tally=PaymentTally(Metrics(role="bench", process="bench", version="").registry),
     )
 
 
