@@ -121,9 +121,9 @@ class AuditedSale:
         await self._write_redis()
 
     async def rewrite(self) -> None:
-        """Begin again: far quicker than fresh databases."""
+        """Begin again, without what refers to an order: far quicker than fresh databases."""
         for shard in self.shards.all:
-            await self.execute(f"TRUNCATE {TABLES} RESTART IDENTITY", shard=shard)
+            await self.execute(f"TRUNCATE {TABLES} RESTART IDENTITY CASCADE", shard=shard)
         async for key in self.redis.scan_iter(f"{self.deployment}:*"):
             await self.redis.delete(key)
         await self.write()
