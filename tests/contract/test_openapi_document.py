@@ -9,6 +9,7 @@ import pytest
 from tests.contract import lives
 from tests.contract.documented import DOCUMENTS, routes
 from tests.contract.door import check
+from tests.journeys.group_rush import open_group_sale
 from tests.journeys.shop import new_key
 from tests.waiting import eventually
 
@@ -93,6 +94,8 @@ async def test_a_success_is_as_documented(door, shop, route):
         path = path.replace("{code}", await an_account(shop))
     if "{refund}" in path:
         path = path.replace("{refund}", await a_refund(shop, sale))
+    if "{group}" in path:
+        path = path.replace("{group}", await a_group(shop))
     raw = None
     if route.body is not None:
         raw = json.dumps(BODIES.get(route.path, {"reason": "a test"})).encode()
@@ -113,6 +116,12 @@ async def a_refund(shop, sale):
     answer = await shop.operate("POST", path, body, Idempotency_Key=new_key())
     assert answer.status == 201, answer
     return answer.body["refund_id"]
+
+
+async def a_group(shop):
+    """Name a group with one seat taken."""
+    order = await shop.buy(await open_group_sale(shop), "ann", group="new")
+    return order["group"]
 
 
 async def an_account(shop):
