@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +37,21 @@ class Source:
 
 
 def python_sources(*folders: str) -> list[Source]:
-    """Every Python file of these folders (all when none is named), in order of path."""
+    """
+    Every Python file of these folders (all when none is named), in order of path.
+
+    Each is read and parsed once, however many tests look at it.
+    """
     return [
-        Source(path)
+        _source(path)
         for folder in folders or FOLDERS
         for path in sorted((ROOT / folder).rglob("*.py"))
     ]
+
+
+@cache
+def _source(path: Path) -> Source:
+    return Source(path)
 
 
 def text_files(*patterns: str) -> Iterator[Path]:
