@@ -1,11 +1,13 @@
 """Personal fields of orders: written sealed, read opened, sealed anew when the key changes."""
 
+import asyncio
 from dataclasses import dataclass
 
 from app.fulfilment.delivery import Delivery, full_mobile
 from app.fulfilment.delivery_store import (
     SealedDelivery,
     SealedInvoice,
+    named_kids,
     old_deliveries,
     old_invoices,
     orders_by_mobile,
@@ -17,7 +19,8 @@ from app.fulfilment.delivery_store import (
     reseal_invoice,
 )
 from app.fulfilment.invoice import InvoiceWish
-from app.fulfilment.seals import FieldSeals
+from app.fulfilment.seals import SETTING, FieldSeals
+from app.kernel.errors import BadConfiguration, ShardUnavailable
 from app.kernel.ids import OrderKey
 from app.orders.life_store import move_order
 from app.orders.order import Order, OrderEvent
@@ -77,6 +80,33 @@ class Addresses:
         async with self._shard(key).connection() as connection:
             sealed = await read_invoice(connection, key)
         return None if sealed is None else self.open_invoice(key, sealed)
+
+    async def check_keys(self) -> None:
+        """
+        Check that every key which some row names is configured here.
+
+        A shard that is away is not asked: it stops no process, and a field that it then
+        turns out to hold under another key is refused when it is read.
+
+        Raises:
+            BadConfiguration: a key was taken away too early; the sentence names it.
+        """
+        told = await asyncio.gather(
+            *(named_kids(shard) for shard in self.shards.all), return_exceptions=True
+        )
+        named: set[str] = set()
+        for one in told:
+            if isinstance(one, ShardUnavailable):
+                continue
+            if isinstance(one, BaseException):
+                raise one
+            named |= one
+        if missing := sorted(named - self.seals.kids):
+            raise BadConfiguration(
+                setting=SETTING,
+                kids=" and ".join(missing),
+                why="rows are sealed under it, and it is not among the keys",
+            )
 
     async def reseal_once(self, rows_max: int) -> int:
         """

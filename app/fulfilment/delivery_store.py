@@ -51,6 +51,17 @@ RESEAL_INVOICE: Final = f"""
 UPDATE order_invoices SET key_id = $5, title = $6, tax_number = $7 WHERE {THIS_ORDER}"""
 SELECT_INVOICE: Final = f"""
 SELECT kind, key_id, title, tax_number FROM order_invoices WHERE {THIS_ORDER}"""
+# The next name in the index, again and again: as many steps as there are keys, not rows.
+_SELECT_KIDS: Final = """
+WITH RECURSIVE kids AS (
+    (SELECT key_id FROM {table} ORDER BY key_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.key_id FROM {table} t WHERE t.key_id > kids.key_id ORDER BY t.key_id LIMIT 1)
+    FROM kids WHERE kids.key_id IS NOT NULL
+)
+SELECT key_id FROM kids WHERE key_id IS NOT NULL"""
+SELECT_KIDS_OF_DELIVERIES: Final = _SELECT_KIDS.format(table="order_deliveries")
+SELECT_KIDS_OF_INVOICES: Final = _SELECT_KIDS.format(table="order_invoices")
 SELECT_OLD_INVOICES: Final = f"""
 SELECT {_KEY}, kind, key_id, title, tax_number FROM order_invoices
 WHERE key_id = ANY($1::text[]) LIMIT $2 FOR UPDATE SKIP LOCKED"""
@@ -153,6 +164,14 @@ async def old_invoices(
     """Lock rows that are sealed under one of these keys."""
     rows = await connection.fetch(SELECT_OLD_INVOICES, list(kids), rows_max)
     return [(_key(row), _invoice(row)) for row in rows]
+
+
+async def named_kids(shard: Shard) -> set[str]:
+    """Return the name of every key that some row of this shard is sealed under."""
+    async with shard.connection() as connection:
+        rows = await connection.fetch(SELECT_KIDS_OF_DELIVERIES)
+        rows += await connection.fetch(SELECT_KIDS_OF_INVOICES)
+    return {row["key_id"] for row in rows}
 
 
 def _key(row: Mapping[str, Any]) -> OrderKey:

@@ -23,7 +23,12 @@ from app.web.keys import SHOPPER
 from app.web.problem import problem
 
 MONEY_MINOR_MAX: Final = 10**15
-_FOUND: Final = ("order_not_found", "order_not_confirmed", "shard_unavailable")
+_FOUND: Final = (
+    "order_not_found",
+    "order_not_confirmed",
+    "shard_unavailable",
+    "seal_key_missing",
+)
 CASE_REFUSALS: Final = ("after_sale_not_found", "after_sale_conflict", "refund_exceeds_paid")
 
 

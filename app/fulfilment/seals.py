@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from app.kernel.errors import BadConfiguration, BrokenState
+from app.kernel.errors import BadConfiguration, BrokenState, SealKeyMissing
 from app.kernel.ids import OrderKey
 
 SETTING: Final = "DOORBUSTER_FULFILMENT__DELIVERY_KEYS"
@@ -106,6 +106,7 @@ class FieldSeals:
         self._ciphers = {one.kid: AESGCM(_derive(one.key, b"field")) for one in keys}
         self._hashes = {one.kid: _derive(one.key, b"search") for one in keys}
         (self.kid,) = (one.kid for one in keys if one.use is SealUse.SEAL)
+        self.kids = frozenset(self._ciphers)
         self.old_kids = tuple(one.kid for one in keys if one.use is SealUse.OPEN)
 
     def seal(self, order: OrderKey, name: str, text: str) -> bytes:
@@ -118,12 +119,12 @@ class FieldSeals:
         Return what a field says.
 
         Raises:
-            BrokenState: the key is not configured here, or the bytes were not
-                sealed for this order and field.
+            SealKeyMissing: the key is not configured here.
+            BrokenState: the bytes were not sealed for this order and field.
         """
         cipher = self._ciphers.get(kid)
         if cipher is None:
-            raise BrokenState(field=name, kid=kid, why="no such key is configured")
+            raise SealKeyMissing(kid=kid, setting=SETTING)
         nonce, content = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         try:
             return cipher.decrypt(nonce, content, _about(order, name)).decode()

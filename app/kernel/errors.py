@@ -9,7 +9,8 @@ DoorbusterError
 │   ├── ShardUnavailable
 │   ├── LedgerUnavailable
 │   ├── ProviderUnavailable
-│   └── BucketRecovering       nobody may sell from this bucket right now
+│   ├── BucketRecovering       nobody may sell from this bucket right now
+│   └── SealKeyMissing         a personal field is under a key that this process lacks
 ├── OutcomeUnknown         it was sent, and no answer came; repeating is safe
 ├── Conflict               the request contradicts what is already recorded
 │   ├── IdempotencyMismatch
@@ -85,6 +86,12 @@ class BucketRecovering(Unavailable):
     """Nobody may sell from this bucket until the coordinator says so."""
 
     code = "recovering"
+
+
+class SealKeyMissing(Unavailable):
+    """A personal field is sealed under a key that this process was not given."""
+
+    code = "seal_key_missing"
 
 
 class OutcomeUnknown(DoorbusterError):

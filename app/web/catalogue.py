@@ -332,4 +332,13 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         ("A part of the storage does not answer.", "部分存储暂不可用。"),
         wait=WHILE_RECOVERING,
     ),
+    "seal_key_missing": _kind(
+        503,
+        ("Key missing", "缺少密钥"),
+        (
+            "A personal field is sealed under a key that is not configured.",
+            "未配置个人信息的密钥。",
+        ),
+        wait=WHILE_RECOVERING,
+    ),
 }

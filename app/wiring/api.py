@@ -94,6 +94,7 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
         opened.push_async_callback(redis.aclose)
         api = Api(settings, stores, stage, metrics, redis)
         opened.push_async_callback(api.close)
+        await api.check()
         readiness = Readiness()
         public = Listener(api.public(readiness), settings.web, readiness, api.buy_lane())
         admin = Listener(api.admin(readiness), settings.web)
@@ -161,6 +162,15 @@ class Api:
             Operators(read_operator_tokens(settings.auth.operators)),
             SystemClock(),
         )
+
+    async def check(self) -> None:
+        """
+        Refuse to serve what could not be read.
+
+        Raises:
+            BadConfiguration: personal fields are sealed under a key that is not configured.
+        """
+        await self._acts.addresses.check_keys()
 
     async def end_streams(self) -> None:
         """End the streams of events; their clients come back to another process."""

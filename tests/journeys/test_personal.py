@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
+import os
 import secrets
 from typing import NamedTuple
 
@@ -22,8 +24,10 @@ from tests.waiting import eventually
 LIST_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 WITHOUT_METRICS = {"DOORBUSTER_PROCESS__METRICS_PORT": "0"}
 COUNT_OTHERS = """
-SELECT count(*) FROM order_deliveries
-WHERE sale = (SELECT sale FROM bucket_leases WHERE sale_id = $1) AND key_id <> $2"""
+SELECT count(*) FROM (SELECT sale, key_id FROM order_deliveries
+                      UNION ALL SELECT sale, key_id FROM order_invoices) sealed
+WHERE ($1::text IS NULL OR sale = (SELECT sale FROM bucket_leases WHERE sale_id = $1))
+  AND key_id <> $2"""
 
 
 def planted():
@@ -216,8 +220,30 @@ async def test_a_key_is_replaced_while_shoppers_read_and_write(orders, shop, ser
                     url = f"{second.admin}/admin/v1/orders/{order_id}/delivery"
                     read = await shop.ask("GET", url, token=shop.run.admin_token)
                     assert read.body == told, "and nothing was lost"
+                early = {"DOORBUSTER_FULFILMENT__DELIVERY_KEYS": json.dumps([old])}
+                for role in ("api", "worker"):
+                    await until_refused(service, role, kid, early)
+                order_id, shopper = next(iter(details))
+                unread = await shop.order(order_id, shopper)  # its process knows the old key alone
+                assert (unread.status, unread.code) == (503, "seal_key_missing")
+        back = json.dumps([{**old, "use": "seal"}, {**json.loads(seals)[0], "use": "open"}])
+        worker = {"DOORBUSTER_FULFILMENT__DELIVERY_KEYS": back, **WITHOUT_METRICS}
+        with role_beside(service, "worker", **worker):
+            await until_sealed_under(old["kid"], None, service)
+        assert (await shop.order(order_id, shopper)).status == 200
     finally:
         writing.cancel()
+
+
+async def until_refused(service, role, kid, settings):
+    """Wait until a role has ended by itself, and look that it named the key."""
+    with role_beside(service, role, **WITHOUT_METRICS, **settings) as pid:
+        has_ended = functools.partial(
+            os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG
+        )
+        await eventually(has_ended, within_seconds=30)
+    log = (service.data_dir / f"{role}-beside.log").read_text()
+    assert f"kids={kid}, " in log.splitlines()[-1], log[-1_000:]
 
 
 async def until_sealed_under(kid, sale, service):

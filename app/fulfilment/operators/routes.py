@@ -35,7 +35,12 @@ from app.web.invalid import field_invalid, fields_invalid
 from app.web.keys import OPERATOR
 from app.web.problem import problem
 
-_FOUND: Final = ("order_not_found", "order_not_confirmed", "shard_unavailable")
+_FOUND: Final = (
+    "order_not_found",
+    "order_not_confirmed",
+    "shard_unavailable",
+    "seal_key_missing",
+)
 _SALE: Final = ("sale_not_found", "shard_unavailable")
 _CASE: Final = "/admin/v1/orders/{order}/after-sales/{number}/"
 
@@ -78,7 +83,7 @@ def _order_endpoints(routes: "_Routes") -> list[Endpoint]:
             access=Access.OPERATOR,
             answers={200: OrderList},
             body=SearchOrders,
-            refusals=("shard_unavailable",),
+            refusals=("shard_unavailable", "seal_key_missing"),
         ),
         Endpoint(
             method="GET",

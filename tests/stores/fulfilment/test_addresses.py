@@ -6,7 +6,7 @@ import pytest
 
 from app.fulfilment.delivery import tidy_delivery
 from app.fulfilment.invoice import InvoiceKind, InvoiceWish
-from app.kernel.errors import BrokenState
+from app.kernel.errors import BadConfiguration, BrokenState, SealKeyMissing
 from app.orders.life_store import move_order
 from app.orders.order import OrderEvent
 
@@ -93,8 +93,24 @@ async def test_a_new_key_takes_over_row_by_row_while_both_live(scene):
     alone = scene.addresses_with("b:seal")
     assert [await alone.find(key) for key in keys] == [HOME] * 7
     assert len(await alone.search(HOME.mobile, 10)) == 7
-    with pytest.raises(BrokenState):
+    with pytest.raises(SealKeyMissing):
         await scene.addresses.find(keys[0])
+
+
+async def test_nobody_starts_without_a_key_that_rows_are_sealed_under(scene):
+    keys = [await scene.desk.place() for _ in range(3)]
+    wish = InvoiceWish(kind=InvoiceKind.PERSONAL, title="Ann Lee", tax_number=None)
+    await scene.addresses_with("b:seal").change(keys[0], HOME, actor="shopper")
+    await scene.addresses_with("c:seal").change(keys[1], HOME, actor="shopper")
+    await scene.addresses_with("d:seal").wish_invoice(keys[2], wish)
+
+    await scene.addresses_with("d:seal", "c:open", "b:open", "a:open").check_keys()
+    for missing in ("b", "c", "d"):
+        there = [f"{kid}:open" for kid in {"b", "c", "d"} - {missing}]
+        with pytest.raises(BadConfiguration, match=f"kids={missing},"):
+            await scene.addresses_with("e:seal", *there).check_keys()
+    with pytest.raises(BadConfiguration, match="kids=b and c and d,"):
+        await scene.addresses_with("e:seal").check_keys()
 
 
 async def test_sealing_anew_undoes_no_change_that_is_made_meanwhile(scene):

@@ -26,7 +26,7 @@ CONTRACT = """
 422 validation_failed idempotency_mismatch
 429 too_many_requests
 500 internal_error
-503 recovering overloaded backlog_full outcome_unknown shard_unavailable
+503 recovering overloaded backlog_full outcome_unknown shard_unavailable seal_key_missing
 """
 WAITS = {"overloaded": (1, 5), "backlog_full": (1, 5), "recovering": (1, 3)}
 
