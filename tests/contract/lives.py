@@ -24,6 +24,7 @@ BEFORE: Final = {
     "/admin/v1/orders/{order}/review": ("pay",),
     "/admin/v1/orders/{order}/ship": ("pay",),
     "/admin/v1/orders/{order}/refunds": ("pay",),
+    "/admin/v1/refunds/{refund}/retry": (),  # a life of its own: ask_refund
     "/admin/v1/orders/{order}/after-sales/{number}/approve": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/refuse": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/settle": ("pay", "ship", "refund"),
@@ -45,12 +46,40 @@ BODIES: Final = {
     "/admin/v1/sales/{sale}/policy": {"refundable": "before_shipping"},
 }
 """A body that each of these routes takes."""
+PLAIN: Final = {
+    "title": "Plain",
+    "stock": 5,
+    "price_minor": 100,
+    "units": 1,
+    "amount_minor": 1,
+    "reason": "a test",
+    "provider": "sandbox",
+    "product": "qr",
+}
+"""A field that is wanted, and what any other route takes for it."""
+
+
+def good_body(route: Route) -> dict[str, object]:
+    """Write a body that would be taken."""
+    assert route.body is not None
+    if route.path in BODIES:
+        return dict(BODIES[route.path])
+    return {name: PLAIN[name] for name in route.body.get("required", [])}
 
 
 async def live(shop: Shop, route: Route, order_id: str, shopper: str = "ann") -> None:
     """Bring a pending order of `shopper` to where `route` can succeed."""
     for step in BEFORE.get(route.path, ()):
         await _take(shop, step, order_id, shopper)
+
+
+async def ask_refund(shop: Shop, order_id: str, shopper: str = "ann") -> str:
+    """Pay a pending order and give a part of it back; name the refund."""
+    await _take(shop, "pay", order_id, shopper)
+    path = f"/orders/{order_id}/refunds"
+    answer = await shop.operate("POST", path, {"amount_minor": 1, "reason": "a test"})
+    assert answer.status == 201, answer
+    return str(answer.body["refund_id"])
 
 
 async def rest(shop: Shop, route: Route) -> None:

@@ -18,6 +18,7 @@ from app.web.query import encode_cursor
 from tests.contract import lives
 from tests.contract.documented import Route, routes
 from tests.contract.door import KEY, check
+from tests.contract.lives import good_body
 from tests.journeys.shop import new_key, visit
 
 FIELD_VALUES = (
@@ -112,6 +113,7 @@ async def make_things(shop):
         "{sale}": sale,
         "{order}": order_id,
         "{code}": "none",
+        "{refund}": "none",
         "{provider}": "sandbox",
         "{number}": "1",
     }
@@ -142,23 +144,6 @@ def place_of(route: Route, things: dict[str, str]) -> str:
     return path.replace("{account}", "none")
 
 
-def good_body(route: Route) -> dict[str, object]:
-    """A body that would be taken."""
-    plain = {
-        "title": "Plain",
-        "stock": 5,
-        "price_minor": 100,
-        "units": 1,
-        "reason": "a test",
-        "provider": "sandbox",
-        "product": "qr",
-    }
-    assert route.body is not None
-    if route.path in lives.BODIES:
-        return dict(lives.BODIES[route.path])
-    return {name: plain[name] for name in route.body.get("required", [])}
-
-
 def fields_at_fault(reply):
     return [fault["path"] for fault in reply.body["errors"]]
 
@@ -184,9 +169,13 @@ async def test_a_field_that_the_schema_refuses_is_named_and_nothing_is_written(d
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-async def test_a_field_that_the_schema_takes_is_answered_as_documented(door, own_things, route):
+async def test_a_field_that_the_schema_takes_is_answered_as_documented(
+    door, shop, own_things, route
+):
     wrong = []
     token = door.token_for(route)
+    if "{refund}" in route.path:
+        own_things["{refund}"] = await lives.ask_refund(shop, own_things["{order}"])
     path = place_of(route, own_things)
     for field, schema in route.body["properties"].items():
         for value in FIELD_VALUES:
@@ -195,6 +184,7 @@ async def test_a_field_that_the_schema_takes_is_answered_as_documented(door, own
             raw = json.dumps({**good_body(route), field: value}).encode()
             reply = await door.knock(route, path, token=token, raw=raw, key=new_key())
             wrong += check(route, reply, f"{field}={value!r}")
+    await lives.rest(shop, route)
     assert not wrong, "\n".join(wrong)
 
 
@@ -267,6 +257,7 @@ async def test_a_key_with_other_content_is_a_mismatch_and_writes_nothing(
         "PlaceOrder": {"quantity": 2},
         "CreateSale": {"stock": 6},
         "Restock": {"units": 2},
+        "AskRefund": {"amount_minor": 2},
         "StartPayment": {"return_url": "https://shop.example/back"},
         "OpenAfterSale": {"reason": "damaged"},
         "WriteNote": {"text": "another"},
@@ -281,6 +272,7 @@ async def test_a_key_with_other_content_is_a_mismatch_and_writes_nothing(
         route, path, token=token, raw=json.dumps(good_body(route)).encode(), key=key
     )
     assert first.status in {200, 201, 202}, first
+    await lives.rest(shop, route)
     await shop.until_stock(own_things["{sale}"], pool=0, in_transit=0, unflushed=0)
     async with door.nothing_is_written():
         raw = json.dumps({**good_body(route), **other}).encode()
