@@ -14,6 +14,7 @@ import structlog
 
 from app.kernel.errors import BadSignature, Unavailable, Untrusted
 from app.payments.capture import EventOutcome
+from app.payments.capture_batch import CaptureBatches
 from app.payments.letters import apply_or_keep
 from app.payments.provider import (
     HttpReply,
@@ -35,47 +36,52 @@ _REFUSALS: Final = {
 }
 
 
-async def receive_callback(
-    stage: PaymentStage, provider: Provider, headers: Mapping[str, str], raw: bytes
-) -> HttpReply:
-    """
-    Take one callback to its end.
+class Callbacks:
+    """Takes callbacks; those that come while others are committed are committed together."""
 
-    Args:
-        stage: the collaborators.
-        provider: by the route; its keys decide, not what the body says.
-        headers: as received, names compared without regard to case.
-        raw: the body as received, not yet decoded.
+    def __init__(self, stage: PaymentStage) -> None:
+        self._stage = stage
+        self._captures = CaptureBatches(stage)
 
-    Returns:
-        The provider's own kind of acknowledgement; never raises for what the
-        message or a store does.
-    """
-    refusal, result = await _receive(stage, provider, headers, raw)
-    stage.tally.count_callback(provider.code, result)
-    return provider.ack(refusal)
+    async def receive(
+        self, provider: Provider, headers: Mapping[str, str], raw: bytes
+    ) -> HttpReply:
+        """
+        Take one callback to its end.
 
+        Args:
+            provider: by the route; its keys decide, not what the body says.
+            headers: as received, names compared without regard to case.
+            raw: the body as received, not yet decoded.
 
-async def _receive(
-    stage: PaymentStage, provider: Provider, headers: Mapping[str, str], raw: bytes
-) -> tuple[Refusal | None, str]:
-    try:
-        verified = provider.parse_notification(headers, raw)
-    except Untrusted as error:
-        refusal = _refusal_of(error)
-        _log.warning(
-            "callback_refused",
-            provider=provider.code,
-            account=provider.account.name,
-            reason=refusal,
-        )
-        return refusal, refusal
-    try:
-        outcome = await apply_or_keep(stage, provider, verified)
-    except Unavailable as error:
-        _log.warning("callback_postponed", provider=provider.code, error=str(error))
-        return Refusal.UNAVAILABLE, Refusal.UNAVAILABLE
-    return _REFUSALS.get(outcome), outcome
+        Returns:
+            The provider's own kind of acknowledgement; never raises for what the
+            message or a store does.
+        """
+        refusal, result = await self._receive(provider, headers, raw)
+        self._stage.tally.count_callback(provider.code, result)
+        return provider.ack(refusal)
+
+    async def _receive(
+        self, provider: Provider, headers: Mapping[str, str], raw: bytes
+    ) -> tuple[Refusal | None, str]:
+        try:
+            verified = provider.parse_notification(headers, raw)
+        except Untrusted as error:
+            refusal = _refusal_of(error)
+            _log.warning(
+                "callback_refused",
+                provider=provider.code,
+                account=provider.account.name,
+                reason=refusal,
+            )
+            return refusal, refusal
+        try:
+            outcome = await apply_or_keep(self._stage, self._captures, provider, verified)
+        except Unavailable as error:
+            _log.warning("callback_postponed", provider=provider.code, error=str(error))
+            return Refusal.UNAVAILABLE, Refusal.UNAVAILABLE
+        return _REFUSALS.get(outcome), outcome
 
 
 def _refusal_of(error: Untrusted) -> Refusal:

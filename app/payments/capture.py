@@ -1,7 +1,8 @@
 """
 Let a provider's message about a payment take effect, once.
 
-Callbacks, enquiries and the closer all end here. In one transaction on the
+Enquiries and the closer end here, and callbacks that `payments.capture_batch` does not
+pay together. In one transaction on the
 order's shard: lock the order and the attempt, look whether the message is a
 repeat, compare it with what we asked for, move the attempt and the order, leave
 a fact in the outbox, keep the message. Whoever calls acknowledges afterwards:
@@ -16,6 +17,8 @@ Source:
     docs/CORRECTNESS.md §5 and docs/PAYMENTS.md §6.
 """
 
+import contextlib
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -39,7 +42,7 @@ from app.payments.intent import (
 )
 from app.payments.provider import CAPTURED_STATES, PaySnapshot, PayState, Provider, Verified
 from app.payments.stage import PaymentStage
-from app.storage.shards import Connection
+from app.storage.shards import Connection, Shard
 
 _log = structlog.get_logger(__name__)
 
@@ -99,17 +102,24 @@ async def apply_payment(
     key = stage.order_key(snapshot.number)
     outcome, repeated = EventOutcome.UNKNOWN_NUMBER, False
     if key is not None:
-        async with stage.shards.of(key.sale, key.bucket).transaction() as connection:
+        async with capturing(stage.shards.of(key.sale, key.bucket)) as connection:
             order = await lock_order(connection, key)
             attempt = await store.lock_attempt(connection, snapshot.number)
             if order is not None and attempt is not None:
                 bound = _Capture(stage, provider, verified, snapshot, connection)
                 outcome, repeated = await bound.apply(order, attempt)
-            failpoint("callback.before_commit")
-        failpoint("callback.after_commit")
     if not repeated:
-        _tell(stage, provider, snapshot, outcome)
+        tell_payment(stage, provider, snapshot, outcome)
     return outcome
+
+
+@contextlib.asynccontextmanager
+async def capturing(shard: Shard) -> AsyncGenerator[Connection]:
+    """Lend a connection in the transaction in which one message or several take effect."""
+    async with shard.transaction() as connection:
+        yield connection
+        failpoint("callback.before_commit")
+    failpoint("callback.after_commit")
 
 
 class _Capture:
@@ -182,7 +192,7 @@ class _Capture:
 
     async def _note_payment(self, order: Order, attempt: Attempt) -> EventOutcome:
         await self._mark_captured(attempt, AttemptEvent.CAPTURED)
-        fact = capture_fact(order, attempt, self._captured_at())
+        fact = capture_fact(order.merchant, attempt, self._captured_at())
         await insert_outbox(self._connection, "payment_captured", attempt.number, fact)
         if order.group_id is not None:
             await pay_seat(self._connection, order.key, order.group_id)
@@ -202,7 +212,7 @@ class _Capture:
             currency=self._snapshot.currency,
         )
         refund = await store.insert_refund(self._connection, new)
-        fact = capture_fact(order, attempt, self._captured_at())
+        fact = capture_fact(order.merchant, attempt, self._captured_at())
         late = {**fact, "refund_no": refund.number}
         await insert_outbox(self._connection, "late_payment", attempt.number, late)
         await insert_outbox(
@@ -215,9 +225,12 @@ class _Capture:
         assert moved, f"locked, not captured, and yet not captured: {attempt.number}"
 
     def _captured_at(self) -> datetime:
-        """To the millisecond, so that the row and the fact say the same."""
-        moment = self._snapshot.paid_at or self._verified.event.event_at
-        return instant(unix_ms(moment))
+        return captured_at(self._verified, self._snapshot)
+
+
+def captured_at(verified: Verified, snapshot: PaySnapshot) -> datetime:
+    """Say when money came in, to the millisecond: the row and the fact say the same."""
+    return instant(unix_ms(snapshot.paid_at or verified.event.event_at))
 
 
 async def find_repeat(
@@ -236,9 +249,10 @@ async def find_repeat(
     return EventOutcome(outcome)
 
 
-def _tell(
+def tell_payment(
     stage: PaymentStage, provider: Provider, snapshot: PaySnapshot, outcome: EventOutcome
 ) -> None:
+    """Count and log what became of a message, once its transaction is committed."""
     stage.tally.count_payment(provider.code, outcome)
     write = _log.error if outcome in ALARMING else _log.info
     write(

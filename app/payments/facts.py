@@ -14,18 +14,17 @@ Instants are RFC 3339 in UTC, amounts are whole minor units of `currency`.
 from datetime import datetime
 
 from app.kernel.ids import OrderId
-from app.orders.order import Order
 from app.payments.intent import Attempt, Refund, order_of_attempt
 
 
-def capture_fact(order: Order, attempt: Attempt, captured_at: datetime) -> dict[str, object]:
+def capture_fact(merchant: str, attempt: Attempt, captured_at: datetime) -> dict[str, object]:
     """Write `payment_captured`, and `late_payment` but for its `refund_no`."""
     return {
         "order_id": _order_id(attempt.number),
         "attempt": attempt.number,
         "provider": attempt.provider,
-        "merchant": order.merchant,
-        "sale": order.key.sale,
+        "merchant": merchant,
+        "sale": attempt.order_key.sale,
         "amount_minor": attempt.amount_minor,
         "currency": attempt.currency,
         "captured_at": captured_at.isoformat(timespec="milliseconds"),

@@ -17,6 +17,7 @@ import msgspec
 
 from app.payments.calls import count_over
 from app.payments.capture import ALARMING, EventOutcome, apply_payment
+from app.payments.capture_batch import CaptureBatches
 from app.payments.intent import attempt_of_refund
 from app.payments.letter_store import (
     CallbackLetter,
@@ -68,15 +69,25 @@ async def apply_message(
 
 
 async def apply_or_keep(
-    stage: PaymentStage, provider: Provider, verified: Verified
+    stage: PaymentStage, captures: CaptureBatches, provider: Provider, verified: Verified
 ) -> EventOutcome:
     """
     Apply one message, or keep it as a letter, once; both before anybody acknowledges it.
 
+    Args:
+        stage: the collaborators.
+        captures: where messages about payments are applied together.
+        provider: whose signature was checked, under the account it was checked for.
+        verified: the message.
+
     Raises:
         ShardUnavailable: not acknowledged, so that the provider repeats it.
     """
-    outcome = await apply_message(stage, provider, verified)
+    about = verified.event.about
+    if isinstance(about, PaySnapshot):
+        outcome = await captures.apply(provider, verified, about)
+    else:
+        outcome = await apply_message(stage, provider, verified)
     if outcome in ALARMING:
         event = verified.event
         told_by = f"{provider.code}:{provider.account.name}"

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from app.kernel.money import AMOUNT_MINOR_MAX
-from app.payments.callback import receive_callback
+from app.payments.callback import Callbacks
 from app.payments.operator_refunds import AskRefusal, RefundAsk, ask_refund, retry_refund
 from app.payments.provider import HttpReply, Product, Refusal
 from app.payments.stage import PaymentStage
@@ -119,6 +119,7 @@ def admin_endpoints(stage: PaymentStage) -> list[Endpoint]:
 class _Routes:
     def __init__(self, stage: PaymentStage) -> None:
         self._stage = stage
+        self._callbacks = Callbacks(stage)
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         key = idempotency_key(request)
@@ -160,7 +161,7 @@ class _Routes:
         try:
             async with asyncio.timeout(settings.callback_seconds):
                 raw = await read_raw(request, settings.callback_bytes_max)
-                reply = await receive_callback(self._stage, provider, request.headers, raw)
+                reply = await self._callbacks.receive(provider, request.headers, raw)
         except InvalidRequest as refused:
             # Too long, broken off, or packed: not one byte of it was looked at.
             refusal = _REFUSALS.get(refused.code, Refusal.MALFORMED)

@@ -36,7 +36,7 @@ _ATTEMPT_NAMES: Final = (
     "provider", "account", "product", "amount_minor", "currency", "state", "action",
     "provider_number", "captured_minor", "refunded_minor", "expires_at", "created_at", "queries",
 )  # fmt: skip
-_ATTEMPT: Final = ", ".join(f"p.{name}" for name in _ATTEMPT_NAMES)
+ATTEMPT_COLUMNS: Final = ", ".join(f"p.{name}" for name in _ATTEMPT_NAMES)
 _OF_ORDER: Final = "p.sale = $1 AND p.bucket = $2 AND p.epoch = $3 AND p.seq = $4"
 
 # Whatever unique rule stands in the way (the key, the one live attempt, the
@@ -47,23 +47,23 @@ INSERT INTO payment_attempts AS p
      product, amount_minor, currency, state, expires_at, next_query_at, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'created', $14, $15, $16)
 ON CONFLICT DO NOTHING
-RETURNING {_ATTEMPT}"""
+RETURNING {ATTEMPT_COLUMNS}"""
 
 SELECT_ATTEMPTS: Final = f"""
-SELECT {_ATTEMPT} FROM payment_attempts p WHERE {_OF_ORDER} ORDER BY p.ordinal"""
+SELECT {ATTEMPT_COLUMNS} FROM payment_attempts p WHERE {_OF_ORDER} ORDER BY p.ordinal"""
 SELECT_STANDING_ATTEMPTS: Final = f"""
-SELECT {_ATTEMPT} FROM payment_attempts p
+SELECT {ATTEMPT_COLUMNS} FROM payment_attempts p
 JOIN unnest($1::int[], $2::smallint[], $3::smallint[], $4::bigint[])
   AS wanted (sale, bucket, epoch, seq) USING (sale, bucket, epoch, seq)
 WHERE p.state IN ('created', 'open', 'paid', 'paid_late')
 ORDER BY p.number"""
-SELECT_ATTEMPT: Final = f"SELECT {_ATTEMPT} FROM payment_attempts p WHERE p.number = $1"
+SELECT_ATTEMPT: Final = f"SELECT {ATTEMPT_COLUMNS} FROM payment_attempts p WHERE p.number = $1"
 SELECT_ATTEMPT_FOR_UPDATE: Final = f"{SELECT_ATTEMPT} FOR UPDATE"
 
 MARK_ATTEMPT_OPEN: Final = f"""
 UPDATE payment_attempts p SET state = 'open', action = $2
 WHERE p.number = $1 AND p.state = ANY($3::attempt_state[])
-RETURNING {_ATTEMPT}"""
+RETURNING {ATTEMPT_COLUMNS}"""
 
 # The key names what was begun, and nothing was: it goes on to the next route, or to
 # the shopper's next try.
@@ -99,7 +99,7 @@ FROM (SELECT a.number, o.state AS order_state
       WHERE a.state IN ('created', 'open') AND a.next_query_at <= now()
       ORDER BY a.next_query_at LIMIT $1 FOR UPDATE OF a SKIP LOCKED) due
 WHERE p.number = due.number
-RETURNING {_ATTEMPT}, due.order_state"""
+RETURNING {ATTEMPT_COLUMNS}, due.order_state"""
 
 POSTPONE_QUERY: Final = """
 UPDATE payment_attempts SET next_query_at = $2
@@ -241,12 +241,12 @@ async def insert_attempt(connection: Connection, new: NewAttempt) -> Attempt | N
         new.next_query_at,
         new.created_at,
     )
-    return None if row is None else _attempt(row)
+    return None if row is None else attempt_from_row(row)
 
 
 async def attempts_of_order(connection: Connection, key: OrderKey) -> list[Attempt]:
     """Return every attempt of one order, the first one first."""
-    return [_attempt(row) for row in await connection.fetch(SELECT_ATTEMPTS, *key)]
+    return [attempt_from_row(row) for row in await connection.fetch(SELECT_ATTEMPTS, *key)]
 
 
 async def standing_attempts(shard: Shard, keys: Sequence[OrderKey]) -> list[Attempt]:
@@ -254,13 +254,13 @@ async def standing_attempts(shard: Shard, keys: Sequence[OrderKey]) -> list[Atte
     columns = [list(column) for column in zip(*keys, strict=True)]
     async with shard.connection() as connection:
         rows = await connection.fetch(SELECT_STANDING_ATTEMPTS, *columns)
-    return [_attempt(row) for row in rows]
+    return [attempt_from_row(row) for row in rows]
 
 
 async def lock_attempt(connection: Connection, number: str) -> Attempt | None:
     """Read an attempt FOR UPDATE; its order is locked before."""
     row = await connection.fetchrow(SELECT_ATTEMPT_FOR_UPDATE, number)
-    return None if row is None else _attempt(row)
+    return None if row is None else attempt_from_row(row)
 
 
 async def read_attempt(shard: Shard, number: AttemptNumber) -> Attempt:
@@ -268,7 +268,7 @@ async def read_attempt(shard: Shard, number: AttemptNumber) -> Attempt:
     async with shard.connection() as connection:
         row = await connection.fetchrow(SELECT_ATTEMPT, number)
     assert row is not None, number
-    return _attempt(row)
+    return attempt_from_row(row)
 
 
 async def mark_open(
@@ -278,7 +278,7 @@ async def mark_open(
     sources = ATTEMPT_MACHINE.sources(AttemptEvent.OPENED)
     async with shard.connection() as connection:
         row = await connection.fetchrow(MARK_ATTEMPT_OPEN, number, dict(action), sources)
-    return None if row is None else _attempt(row)
+    return None if row is None else attempt_from_row(row)
 
 
 async def mark_passed_on(shard: Shard, number: AttemptNumber, event: AttemptEvent) -> bool:
@@ -328,7 +328,7 @@ async def claim_attempts(shard: Shard, attempts_max: int, claim_ms: int) -> list
     """
     async with shard.connection() as connection:
         rows = await connection.fetch(CLAIM_ATTEMPTS, attempts_max, claim_ms)
-    return [DueAttempt(_attempt(row), OrderState(row["order_state"])) for row in rows]
+    return [DueAttempt(attempt_from_row(row), OrderState(row["order_state"])) for row in rows]
 
 
 async def postpone_query(shard: Shard, number: AttemptNumber, until: datetime) -> None:
@@ -446,7 +446,8 @@ def _target(machine: Machine[State, Event], event: Event) -> State:
     return target
 
 
-def _attempt(row: Mapping[str, Any]) -> Attempt:
+def attempt_from_row(row: Mapping[str, Any]) -> Attempt:
+    """Turn a row of `payment_attempts` into an attempt."""
     return Attempt(
         number=AttemptNumber(row["number"]),
         order_key=OrderKey(row["sale"], row["bucket"], row["epoch"], row["seq"]),

@@ -26,7 +26,7 @@ from app.kernel.clock import SystemClock, instant
 from app.kernel.ids import OrderKey
 from app.orders.sealing import OrderIds
 from app.payments.audit import audit_payments
-from app.payments.callback import receive_callback
+from app.payments.callback import Callbacks
 from app.payments.intent import attempt_number
 from app.payments.provider import PayState
 from app.payments.providers.sandbox import SandboxProvider, SandboxProviderSettings
@@ -98,7 +98,8 @@ async def _measure(
     messages = iter([_message(provider, number) for number in numbers])
     groups = {"python": (os.getpid(),), "postgres": (stores.pids["postgres"],)}
     before, began = read_cpu(groups), time.monotonic()
-    await asyncio.gather(*(_take_all(stage, provider, messages) for _ in range(at_once)))
+    taking = Callbacks(stage)
+    await asyncio.gather(*(_take_all(taking, provider, messages) for _ in range(at_once)))
     seconds, used = time.monotonic() - began, read_cpu(groups).since(before)
     broken = [one for one in await audit_payments(stage.shards) if one.holds is False]
     click.echo(f"{platform.python_version()}, {os.cpu_count()} cores, {at_once} at once")
@@ -109,10 +110,12 @@ async def _measure(
 
 
 async def _take_all(
-    stage: PaymentStage, provider: SandboxProvider, messages: Iterator[tuple[dict[str, str], bytes]]
+    callbacks: Callbacks,
+    provider: SandboxProvider,
+    messages: Iterator[tuple[dict[str, str], bytes]],
 ) -> None:
     for headers, raw in messages:
-        reply = await receive_callback(stage, provider, headers, raw)
+        reply = await callbacks.receive(provider, headers, raw)
         assert reply.status == 200, reply
 
 

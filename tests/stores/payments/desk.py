@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from app.kernel.ids import OrderKey
 from app.orders.sealing import OrderIds
-from app.payments.callback import receive_callback
+from app.payments.callback import Callbacks
 from app.payments.intent import Attempt, AttemptNumber
 from app.payments.provider import HttpReply, Product
 from app.payments.providers.sandbox import SandboxProvider, SandboxProviderSettings
@@ -116,6 +116,7 @@ class Desk:
         self.clock = clock
         self.client = client
         self.url, self.gateway_url = urls
+        self._callbacks = Callbacks(stage)
         self._seq = itertools.count()
 
     @property
@@ -203,7 +204,7 @@ class Desk:
     async def receive(self, raw: bytes, headers: Mapping[str, str] | None = None) -> HttpReply:
         """Hand a callback to this side, signed as the gateway signs unless told otherwise."""
         told = self.signed(raw) if headers is None else headers
-        return await receive_callback(self.stage, self.provider, told, raw)
+        return await self._callbacks.receive(self.provider, told, raw)
 
     async def close_order(self, key: OrderKey) -> None:
         await self.execute(CLOSE_ORDER, *key)
