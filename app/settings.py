@@ -31,7 +31,7 @@ from app.orders.events.settings import EventSettings
 from app.orders.flusher import FlusherSettings
 from app.orders.groups.settling import GroupSettings
 from app.orders.selling import PlacementSettings
-from app.payments.settings import PaymentSettings
+from app.payments.settings import PaymentSettings, RoutingSettings
 from app.sales.routes import SaleSettings
 from app.settlement.poster import SettlementSettings
 from app.storage.shards import DatabaseSettings
@@ -93,6 +93,7 @@ class PaymentsSettings:
     alipay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     unionpay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     flow: PaymentSettings = field(default_factory=PaymentSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

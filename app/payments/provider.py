@@ -340,6 +340,9 @@ class Result(Generic[Value]):
     # Of REJECTED: our account there is the trouble (no right, a limit, disabled), and
     # not what was asked: another account may be tried.
     concerns_account: bool = False
+    # Of NOT_SENT: what was asked can never be sent by this provider's rules; it says
+    # nothing of whether the provider is well.
+    concerns_request: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

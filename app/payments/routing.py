@@ -24,6 +24,7 @@ class RouteWish:
     amount_minor: int
     currency: str
     merchant: str
+    sale: str = ""  # its id
 
 
 class Routing(Protocol):
@@ -40,12 +41,33 @@ class Routing(Protocol):
         """
         ...
 
+    def may_call(self, route: Provider) -> bool:
+        """Ask for one call to a route; False: it counts as not sent."""
+        ...
+
+    def note(self, route: Provider, product: Product, result: Result[Action], took_ms: int) -> None:
+        """Learn from how a call to a route went."""
+        ...
+
+    def note_opened(self, route: Provider, amount_minor: int) -> None:
+        """Learn that a payment was opened by a route."""
+        ...
+
 
 class ConfiguredOrder:
     """Every account that offers the product, in the order of the settings."""
 
     def choose(self, accounts: Sequence[Provider], wish: RouteWish) -> list[Provider]:
         return [account for account in accounts if wish.product in account.products]
+
+    def may_call(self, route: Provider) -> bool:  # noqa: ARG002  any route, any time
+        return True
+
+    def note(self, route: Provider, product: Product, result: Result[Action], took_ms: int) -> None:
+        """Learn nothing."""
+
+    def note_opened(self, route: Provider, amount_minor: int) -> None:
+        """Learn nothing."""
 
 
 IN_CONFIGURED_ORDER: Final[Routing] = ConfiguredOrder()

@@ -1,6 +1,7 @@
 """What an operator may set about payments, whichever provider carries them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +43,32 @@ class PaymentSettings:
         assert self.claim_ms > 0
         assert self.capture_batch_max >= 1
         assert self.callback_seconds > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingSettings:
+    """Which merchant account opens a payment, and which is left alone."""
+
+    accounts: tuple[dict[str, Any], ...] = ()  # bounds, quota, weight, cost: RouteTerms
+    rules: tuple[dict[str, Any], ...] = ()  # who comes first for what: RouteRule
+    # Source: the defaults of hyperswitch's decision engine for the first three.
+    results_max: int = 30  # the last ones of an account and product make its score
+    explore_percent: int = 10  # of the orders go where the results do not lead
+    slow_ms_min: int = 2_500  # a call that took this long is no good result
+    results_ms_max: int = 600_000  # older results say nothing any more
+    down_failures_min: int = 15  # of results_max: half of them bad
+    breaker_failures_max: int = 5  # within the window; then it opens
+    breaker_window_ms: int = 10_000
+    breaker_open_ms: int = 15_000  # until one call is let through; longer than two time-outs
+    day_offset_minutes: int = 480  # where the day of a quota begins: China's, east of UTC
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.results_max <= 1_000
+        assert 0 <= self.explore_percent <= 100
+        assert self.slow_ms_min > 0
+        assert self.results_ms_max > 0
+        assert 1 <= self.down_failures_min <= self.results_max
+        assert 1 <= self.breaker_failures_max <= 1_000
+        assert self.breaker_window_ms > 0
+        assert self.breaker_open_ms > 0
+        assert -1_440 < self.day_offset_minutes < 1_440

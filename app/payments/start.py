@@ -38,6 +38,7 @@ from app.payments.intent import (
 from app.payments.provider import Action, ChargeRequest, Outcome, Product, Provider, Result
 from app.payments.routing import RouteWish, leads_elsewhere
 from app.payments.stage import PaymentStage
+from app.payments.start_store import read_sale_id
 from app.payments.views import PaymentStatus, PaymentView, view_payment
 from app.storage.shards import Connection, Shard
 
@@ -186,7 +187,7 @@ async def _begin_for(
     for attempt in attempts:
         if attempt.is_live:
             return _Blocked(attempt)
-    route = _choose_route(stage, order, wish, tried)
+    route = await _choose_route(stage, connection, order, wish, tried)
     new = _new_attempt(stage, order, wish, route, len(attempts) + 1)
     inserted = await store.insert_attempt(connection, new)
     if inserted is None:
@@ -194,7 +195,13 @@ async def _begin_for(
     return _Begun(inserted, replayed=False, needs_call=True)
 
 
-def _choose_route(stage: PaymentStage, order: Order, wish: PaymentWish, tried: _Tried) -> Provider:
+async def _choose_route(
+    stage: PaymentStage,
+    connection: Connection,
+    order: Order,
+    wish: PaymentWish,
+    tried: _Tried,
+) -> Provider:
     """
     Choose the best route that was not tried yet.
 
@@ -208,6 +215,7 @@ def _choose_route(stage: PaymentStage, order: Order, wish: PaymentWish, tried: _
         amount_minor=order.total_minor,
         currency=order.currency,
         merchant=order.merchant,
+        sale=await read_sale_id(connection, order.key),
     )
     for route in stage.routing.choose(stage.providers.accounts(wish.provider), sought):
         if (route.code, route.account.name) not in tried:
@@ -269,10 +277,12 @@ async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Starte
     """
     attempt = begun.attempt
     shard = stage.shards.of(attempt.order_key.sale, attempt.order_key.bucket)
-    result = await _create(stage.providers.of(attempt.provider, attempt.account), wish, attempt)
+    route = stage.providers.of(attempt.provider, attempt.account)
+    result = await _call(stage, route, wish, attempt)
     told = "opened" if result.value is not None else str(result.outcome)
     stage.tally.count_payment(attempt.provider, told)
     if result.value is not None:
+        stage.routing.note_opened(route, attempt.amount_minor)
         opened = await store.mark_open(shard, attempt.number, result.value.document())
         now = opened or await store.read_attempt(shard, attempt.number)
         return Started(view_payment(now), begun.replayed)
@@ -291,6 +301,18 @@ async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Starte
         now = await store.read_attempt(shard, attempt.number)
         return Started(view_payment(now), begun.replayed)
     return Started(view_payment(attempt, PaymentStatus.UNKNOWN), begun.replayed)
+
+
+async def _call(
+    stage: PaymentStage, route: Provider, wish: PaymentWish, attempt: Attempt
+) -> Result[Action]:
+    """Call the provider unless its breaker is open: then nothing was sent."""
+    if not stage.routing.may_call(route):
+        return Result(Outcome.NOT_SENT, code="breaker_open")
+    began_ms = stage.clock.now_ms()
+    result = await _create(route, wish, attempt)
+    stage.routing.note(route, wish.product, result, stage.clock.now_ms() - began_ms)
+    return result
 
 
 async def _create(provider: Provider, wish: PaymentWish, attempt: Attempt) -> Result[Action]:

@@ -27,6 +27,22 @@ class PaymentTally:
             registry=registry,
         )  # fmt: skip
 
+        accounts = ("provider", "account")
+        self._breakers = Counter(
+            "doorbuster_payment_breaker_turns", "Breakers of merchant accounts, by new state.",
+            (*accounts, "state"), registry=registry,
+        )  # fmt: skip
+        self._failures = Counter(
+            "doorbuster_payment_call_failures", "Create calls without an answer that counts.",
+            accounts, registry=registry,
+        )  # fmt: skip
+
+    def count_breaker(self, provider: str, account: str, state: str) -> None:
+        self._breakers.labels(provider, account, state).inc()
+
+    def count_call_failure(self, provider: str, account: str) -> None:
+        self._failures.labels(provider, account).inc()
+
     def count_payment(self, provider: str, result: str) -> None:
         self._payments.labels(provider, result).inc()
 

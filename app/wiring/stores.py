@@ -21,6 +21,7 @@ from app.storage.redis import open_redis
 from app.storage.shards import Database, Shards
 from app.telemetry.metrics import Metrics
 from app.wiring.providers import callback_url, open_providers
+from app.wiring.routing import open_routing
 
 VERSION: Final = version("doorbuster")
 SANDBOX_KEY_ID: Final = "embedded"
@@ -88,13 +89,15 @@ async def open_payments(
         if settings.payments.sandbox_url:
             provider = SandboxProvider(sandbox_provider_settings(settings), clock)
             providers.append(await opened.enter_async_context(provider))
+        tally = PaymentTally(metrics.registry)
         yield PaymentStage(
             shards=stores.shards,
             order_ids=OrderIds(read_id_key(settings)),
             providers=Providers(providers),
             clock=clock,
             settings=settings.payments.flow,
-            tally=PaymentTally(metrics.registry),
+            tally=tally,
+            routing=open_routing(settings.payments.routing, providers, clock, tally),
         )
 
 

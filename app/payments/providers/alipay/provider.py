@@ -111,7 +111,7 @@ class AlipayProvider:
     async def create(self, charge: ChargeRequest) -> Result[Action]:
         """Open a payment: a signed request for the shopper to carry, or a code to scan."""
         if mistake := charge_mistake(charge):
-            return Result(Outcome.NOT_SENT, code=mistake)
+            return Result(Outcome.NOT_SENT, code=mistake, concerns_request=True)
         method = METHODS[charge.product]
         content = charge_content(method, charge, self._now())
         if method is Method.PRECREATE:

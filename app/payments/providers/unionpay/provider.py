@@ -117,9 +117,9 @@ class UnionpayProvider:
     async def create(self, charge: ChargeRequest) -> Result[Action]:
         """Open a payment: a signed form for the browser, or a number for the app."""
         if charge.product not in CHANNELS:
-            return Result(Outcome.NOT_SENT, code="no_such_product")
+            return Result(Outcome.NOT_SENT, code="no_such_product", concerns_request=True)
         if mistake := amount_mistake(charge.amount_minor, charge.currency):
-            return Result(Outcome.NOT_SENT, code=mistake)
+            return Result(Outcome.NOT_SENT, code=mistake, concerns_request=True)
         fields = charge_fields(charge, self._callback_url)
         if charge.product is not Product.APP:
             signed = await self._sign(fields)

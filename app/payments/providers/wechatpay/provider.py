@@ -148,7 +148,7 @@ class WechatpayProvider:
         """Open a payment; see provider.Provider."""
         mistake = products.charge_mistake(charge)
         if mistake is not None:
-            return Result(Outcome.NOT_SENT, code=mistake)
+            return Result(Outcome.NOT_SENT, code=mistake, concerns_request=True)
         request = products.charge_request(self._document, charge, self._callback_url)
         reply = await self._client.ask(request)
         if not isinstance(reply, Told):
