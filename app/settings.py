@@ -88,6 +88,7 @@ class PaymentsSettings:
     sandbox_url: str = ""  # of the sandbox gateway; empty: no such provider
     sandbox_key: str = field(default="", repr=False)  # shared with it
     callback_url: str = ""  # of /v1/callbacks, as providers reach it
+    bank_account: str = ""  # shown to who pays by bank transfer; empty: no such way to pay
     # Merchant accounts, one document each; the shape is the provider's own.
     wechatpay: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     alipay: tuple[dict[str, Any], ...] = field(default=(), repr=False)

@@ -124,6 +124,7 @@ class Product(StrEnum):
     H5 = "h5"  # from a phone's browser into the wallet
     WAP = "wap"
     PAGE = "page"  # on the provider's own page
+    DIRECT = "direct"  # with the house itself: by proof, by bank transfer, from a balance
 
 
 class Refusal(StrEnum):
@@ -188,7 +189,15 @@ class ParamsAction:
         return {"kind": "params", "params": dict(self.params)}
 
 
-Action: TypeAlias = QrAction | RedirectAction | FormAction | ParamsAction
+@dataclass(frozen=True, slots=True)
+class NoAction:
+    """Nothing is left to do: the call itself took the money; asking tells so."""
+
+    def document(self) -> dict[str, object]:
+        return {"kind": "none"}
+
+
+Action: TypeAlias = QrAction | RedirectAction | FormAction | ParamsAction | NoAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +230,8 @@ class ChargeRequest:
     # browser is (H5): personal, passed on and neither kept nor logged.
     payer_id: str | None = field(default=None, repr=False)
     client_address: str | None = field(default=None, repr=False)
+    # Whose order it is, for who pays from what the house holds; told to nobody outside.
+    shopper: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,6 +351,8 @@ class Result(Generic[Value]):
     # Of REJECTED: our account there is the trouble (no right, a limit, disabled), and
     # not what was asked: another account may be tried.
     concerns_account: bool = False
+    # Of REJECTED: the payer has too little there; this number is dead for good.
+    lacks_funds: bool = False
     # Of NOT_SENT: what was asked can never be sent by this provider's rules; it says
     # nothing of whether the provider is well.
     concerns_request: bool = False

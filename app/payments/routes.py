@@ -37,7 +37,7 @@ class StartPayment(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/orders/{order}/payments`."""
 
     provider: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
-    product: Product
+    product: Product = Product.DIRECT
     return_url: (
         Annotated[str, msgspec.Meta(max_length=255, pattern=r"^https?://[!-~]+(?!\s)$")] | None
     ) = None

@@ -25,7 +25,7 @@ from app.orders.closer import AttemptsSettled
 from app.orders.order import Order, OrderState, TicketState
 from app.orders.store import lock_order_for_payment, read_ticket
 from app.payments import store
-from app.payments.expiry import close_attempt
+from app.payments.expiry import ask_about, close_attempt
 from app.payments.intent import (
     ORDINAL_MAX,
     Attempt,
@@ -35,7 +35,15 @@ from app.payments.intent import (
     next_query_at,
     start_margin,
 )
-from app.payments.provider import Action, ChargeRequest, Outcome, Product, Provider, Result
+from app.payments.provider import (
+    Action,
+    ChargeRequest,
+    NoAction,
+    Outcome,
+    Product,
+    Provider,
+    Result,
+)
 from app.payments.routing import RouteWish, leads_elsewhere
 from app.payments.stage import PaymentStage
 from app.payments.start_store import read_sale_id
@@ -53,6 +61,7 @@ class StartRefusal(StrEnum):
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     PAYMENT_IN_PROGRESS = "payment_in_progress"
     ORDER_NOT_PAYABLE = "order_not_payable"
+    BALANCE_INSUFFICIENT = "balance_insufficient"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +273,9 @@ def _new_attempt(
     )
 
 
-async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Started | None:
+async def _open(
+    stage: PaymentStage, wish: PaymentWish, begun: _Begun
+) -> Started | StartRefusal | None:
     """
     Call the provider for a committed attempt.
 
@@ -284,11 +295,18 @@ async def _open(stage: PaymentStage, wish: PaymentWish, begun: _Begun) -> Starte
     if result.value is not None:
         stage.routing.note_opened(route, attempt.amount_minor)
         opened = await store.mark_open(shard, attempt.number, result.value.document())
+        if isinstance(result.value, NoAction):
+            await ask_about(stage, attempt)  # if this is cut off, the enquiry asks
+            opened = None
         now = opened or await store.read_attempt(shard, attempt.number)
         return Started(view_payment(now), begun.replayed)
     _log.warning(
         "payment_not_opened", payment_id=attempt.number, outcome=result.outcome, code=result.code
     )
+    if result.lacks_funds:
+        event = AttemptEvent.PROVIDER_CLOSED
+        await store.mark_passed_on(shard, attempt.number, event)
+        return StartRefusal.BALANCE_INSUFFICIENT
     # What a repeated call came to says nothing of the first one, which may have opened it.
     if leads_elsewhere(result) and not begun.replayed:
         not_sent = result.outcome is Outcome.NOT_SENT
@@ -328,6 +346,7 @@ async def _create(provider: Provider, wish: PaymentWish, attempt: Attempt) -> Re
         return_url=wish.return_url,
         payer_id=wish.payer_id,
         client_address=wish.client_address,
+        shopper=wish.shopper,
     )
     first = await provider.create(charge)
     if first.outcome is not Outcome.UNKNOWN:

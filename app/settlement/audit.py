@@ -100,9 +100,11 @@ SELECT account.code, account.debits_posted - account.credits_posted AS balance,
            WHERE transfer.kind IN ('capture', 'late_capture')), 0)::bigint AS captured,
        coalesce(sum(transfer.amount_minor) FILTER (
            WHERE transfer.kind IN ('refund', 'late_refund')), 0)::bigint AS refunded,
-       coalesce(sum(CASE transfer.kind WHEN 'provider_fee_return'
+       coalesce(sum(CASE WHEN transfer.kind
+                    IN ('provider_fee_return', 'provider_settlement_return')
                     THEN -transfer.amount_minor ELSE transfer.amount_minor END) FILTER (
-           WHERE transfer.kind IN ('provider_settlement', 'provider_fee', 'provider_fee_return')
+           WHERE transfer.kind IN ('provider_settlement', 'provider_settlement_return',
+                                 'provider_fee', 'provider_fee_return')
        ), 0)::bigint AS settled
 FROM ledger_accounts AS account
 LEFT JOIN ledger_entries AS entry ON entry.account_id = account.id

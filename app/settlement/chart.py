@@ -59,6 +59,10 @@ class TransferKind(StrEnum):
     PROVIDER_SETTLEMENT = "provider_settlement"
     PROVIDER_FEE = "provider_fee"
     PROVIDER_FEE_RETURN = "provider_fee_return"
+    PROVIDER_SETTLEMENT_RETURN = "provider_settlement_return"
+    TOP_UP = "top_up"
+    BANK_LINE = "bank_line"
+    BANK_LINE_RETURN = "bank_line_return"
     COMMISSION = "commission"
     WITHDRAWAL = "withdrawal"
 
@@ -69,7 +73,7 @@ GUARDED_KINDS: Final = frozenset({TransferKind.WITHDRAWAL})
 CLEARING_CODES: Final = ("order.clearing%", "refund.clearing%")
 """LIKE patterns of the accounts that every fact leaves at zero for its order."""
 
-SUSPENSE_CODES: Final = ("suspense.%",)
+SUSPENSE_CODES: Final = ("suspense.late_payment%",)
 """LIKE patterns of the accounts that return to zero when their order is finished."""
 
 _DEBIT_KINDS: Final = frozenset({AccountKind.ASSET, AccountKind.EXPENSE})
@@ -117,6 +121,16 @@ def refund_clearing(currency: str) -> Account:
 def late_payment_suspense(currency: str) -> Account:
     """Return money that came for orders that could not take it; zero once refunded."""
     return _account("suspense.late_payment", currency, AccountKind.LIABILITY)
+
+
+def bank_transfer_suspense(currency: str) -> Account:
+    """Return money of bank lines that pay for nothing yet; see house.rules."""
+    return _account("suspense.bank_transfer", currency, AccountKind.LIABILITY)
+
+
+def stored_value(currency: str) -> Account:
+    """Return what shoppers have put in and not spent: the sum of their balances."""
+    return _account("stored_value", currency, AccountKind.LIABILITY)
 
 
 def merchant_payable(merchant: str, currency: str) -> Account:

@@ -191,6 +191,36 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         ("Order not payable", "订单不可支付"),
         ("This order can no longer be paid.", "该订单已不能支付。"),
     ),
+    "balance_insufficient": _kind(
+        409,
+        ("Balance too low", "余额不足"),
+        ("The balance does not cover this payment.", "余额不足以支付该订单。"),
+    ),
+    "payment_not_open": _kind(
+        409,
+        ("Payment not open", "支付单不可入账"),
+        ("This payment can no longer be paid.", "该支付单已不能入账。"),
+    ),
+    "amount_mismatch": _kind(
+        409,
+        ("Amount differs", "金额不符"),
+        ("The amount or its currency is not that of the payment.", "金额或币种与支付单不符。"),
+    ),
+    "proof_reused": _kind(
+        409,
+        ("Proof already used", "凭证已使用"),
+        ("This reference has paid another payment.", "该凭证已用于另一笔支付。"),
+    ),
+    "refund_settled": _kind(
+        409,
+        ("Refund already settled", "退款已完成"),
+        ("This refund was paid back by another proof.", "该退款已凭其他凭证完成。"),
+    ),
+    "bank_line_settled": _kind(
+        409,
+        ("Bank line already settled", "银行流水已处理"),
+        ("This line was matched or sent back before.", "该流水已匹配或已退回。"),
+    ),
     "order_not_cancellable": _kind(
         409,
         ("Order not cancellable", "订单不可取消"),

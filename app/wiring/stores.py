@@ -17,6 +17,7 @@ from app.payments.providers.sandbox import SandboxProvider, SandboxProviderSetti
 from app.payments.stage import PaymentStage, Providers
 from app.payments.tally import PaymentTally
 from app.settings import Settings, require
+from app.settlement.house.provider import open_house
 from app.storage.redis import open_redis
 from app.storage.shards import Database, Shards
 from app.telemetry.metrics import Metrics
@@ -90,6 +91,7 @@ async def open_payments(
             provider = SandboxProvider(sandbox_provider_settings(settings), clock)
             providers.append(await opened.enter_async_context(provider))
         tally = PaymentTally(metrics.registry)
+        providers += open_house(stores.ledger, clock, settings.payments.bank_account)
         yield PaymentStage(
             shards=stores.shards,
             order_ids=OrderIds(read_id_key(settings)),

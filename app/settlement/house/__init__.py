@@ -1,0 +1,1 @@
+"""Ways to pay that need no other company: by proof, by bank transfer, from a balance."""
