@@ -370,11 +370,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An event whose signature was checked, with the bytes that were signed."""
+    """
+    An event whose signature was checked, with what is kept of the signed message.
+
+    `raw` holds nothing of a person in clear: it is the message where that is sealed
+    (WeChat Pay) or absent, and else the message with what may be personal cut out.
+    """
 
     event: Event
     headers: Mapping[str, str]
-    raw: bytes
+    raw: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ whose values hold the name of a field that we read is refused.
 import re
 from collections.abc import Collection, Mapping
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlencode
 
 from app.payments.provider import MalformedMessage
 
 FIELDS_MAX: Final = 200
+CUT: Final = "[cut]"
 
 _ENCODED: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*", re.ASCII | re.DOTALL)
 
@@ -59,6 +60,22 @@ def refuse_folded(fields: Mapping[str, str], names: Collection[str]) -> None:
     for value in fields.values():
         if "&" in value and any(f"&{name}=" in value for name in names):
             raise MalformedMessage(why="a field is hidden in another one's value")
+
+
+def without_persons(fields: Mapping[str, str], kept: Collection[str]) -> bytes:
+    """
+    Write a verified message as it may be kept: every name, and only the values that are named.
+
+    What a provider adds tomorrow may be about a person, so what is not known is cut. The
+    signature stays: whoever brings the missing values can still prove what was signed.
+
+    Args:
+        fields: as decoded and verified.
+        kept: names of the fields that say nothing of a person.
+    """
+    return urlencode(
+        {name: value if name in kept else CUT for name, value in fields.items()}
+    ).encode()
 
 
 def joined(fields: Mapping[str, str]) -> str:

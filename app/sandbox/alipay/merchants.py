@@ -32,6 +32,7 @@ class AlipayMerchant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     app_certificate: str = ""  # PEM
     alipay_certificate: str = ""  # PEM, of `private_key`
     root_certificate: str = ""  # PEM, one or more
+    is_blocked: bool = False  # its contract is suspended: nobody can begin to pay it
 
     def __repr__(self) -> str:
         return f"AlipayMerchant(app_id={self.app_id!r})"
@@ -56,6 +57,7 @@ class Merchant:
     private_key: RSAPrivateKey = field(repr=False)
     app_public_key: RSAPublicKey = field(repr=False)
     certificates: Certificates | None = None
+    is_blocked: bool = False
 
 
 def read_merchants(documents: Iterable[AlipayMerchant]) -> dict[str, Merchant]:
@@ -82,6 +84,7 @@ def _read(document: AlipayMerchant) -> Merchant:
         private_key=private_key,
         app_public_key=public_key,
         certificates=certificates,
+        is_blocked=document.is_blocked,
     )
 
 

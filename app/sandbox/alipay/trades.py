@@ -83,6 +83,8 @@ class Trades:
         return ToPage(self._open(question, Product.APP).number)
 
     def _open(self, question: Question, product: Product) -> Payment:
+        if question.merchant.is_blocked:
+            raise AlipayError(sub_code="ACQ.SELLER_BEEN_BLOCKED")
         wish = question.body(Trade)
         wanted = PRODUCT_CODES.get(product)
         if wanted is not None and wish.product_code != wanted:

@@ -66,6 +66,7 @@ class Told:
     code: str = ""
     content: bytes = field(default=b"", repr=False)
     head: AnswerHead | None = None
+    concerns_account: bool = False  # see provider.Result
 
     def read(self, type_: type[Content]) -> Content:
         """
@@ -143,7 +144,7 @@ class AlipayGateway:
             return Told(Outcome.UNKNOWN, "unreadable")
         judged = judge(method, head)
         self._warn_of_unmapped(method, judged)
-        return Told(judged.outcome, judged.code, signed, head)
+        return Told(judged.outcome, judged.code, signed, head, judged.concerns_account)
 
     async def _send(
         self, method: Method, content: Mapping[str, object], **extra: str

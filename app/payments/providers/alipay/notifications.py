@@ -32,9 +32,9 @@ from app.payments.provider import (
 )
 from app.payments.providers.alipay.signing import SIGN_TYPE, is_signed_by, notification_text
 from app.payments.providers.alipay.trades import TradeTold, pay_state
-from app.payments.providers.alipay.transfers import read_transfer_order
+from app.payments.providers.alipay.transfers import order_without_payee, read_transfer_order
 from app.payments.providers.alipay.wire import CURRENCY, from_beijing, from_yuan
-from app.payments.providers.forms import read_form, refuse_folded
+from app.payments.providers.forms import read_form, refuse_folded, without_persons
 
 CODE: Final = "alipay"
 TRADE_TYPE: Final = "trade_status_sync"
@@ -48,6 +48,14 @@ READ_FIELDS: Final = frozenset(
         "total_amount", "trade_no", "trade_status", "utc_timestamp",
     }
 )  # fmt: skip
+
+
+# What is kept of a message: neither who paid, nor by what card, nor what was passed back.
+_KEPT_FIELDS: Final = READ_FIELDS | {
+    "auth_app_id", "buyer_pay_amount", "gmt_close", "gmt_create", "gmt_refund",
+    "invoice_amount", "out_biz_no", "point_amount", "receipt_amount", "sign", "sign_type",
+    "subject", "version",
+}  # fmt: skip
 
 
 def read_notification(
@@ -78,6 +86,14 @@ def read_notification(
     except ValueError as error:
         raise MalformedMessage(why=str(error)) from error
     raise MalformedMessage(why="neither of a trade nor of a transfer")
+
+
+def kept_of(raw: bytes) -> bytes:
+    """Write a notification that was read as it is kept: without the payer and the payee."""
+    fields = read_form(raw)
+    if "biz_content" in fields:
+        fields["biz_content"] = order_without_payee(fields["biz_content"])
+    return without_persons(fields, _KEPT_FIELDS)
 
 
 def acknowledgement(refusal: Refusal | None) -> HttpReply:

@@ -57,6 +57,7 @@ class Judgement:
     outcome: Outcome
     code: str
     is_unmapped: bool = False
+    concerns_account: bool = False  # of REJECTED: of whoever asked, not of what was asked
 
 
 NOT_FOUND: Final = frozenset({"TRADE_NOT_EXIST", "ORDER_NOT_EXIST"})
@@ -131,6 +132,18 @@ _UNCLEAR: Final[Mapping[Method, frozenset[str]]] = {
     Method.TRANSFER: frozenset({"REQUEST_PROCESSING", "RESOURCE_LIMIT_EXCEED"}),
 }  # fmt: skip
 
+# Of whoever asked: no such app, no right, no contract, shut, or over a limit of its own.
+_ACCOUNT: Final = frozenset(
+    {
+        "ACCESS_FORBIDDEN", "BEYOND_PAY_RESTRICTION", "BEYOND_PER_RECEIPT_RESTRICTION",
+        "INVALID_APP_ID", "INVALID_SIGNATURE", "MERCHANT_AGREEMENT_INVALID",
+        "MERCHANT_AGREEMENT_NOT_EXIST", "PARTNER_ERROR", "SELLER_BEEN_BLOCKED",
+        "SELLER_NOT_EXIST", "SUB_MERCHANT_CREATE_FAIL",
+    }
+)  # fmt: skip
+# Authorisation and permissions, whatever the business word.
+_ACCOUNT_CODES: Final = frozenset({"20001", "40006"})
+
 
 def judge(method: Method, head: AnswerHead) -> Judgement:
     """Say what a *signed* answer means; an unsigned one means nothing."""
@@ -144,19 +157,25 @@ def judge(method: Method, head: AnswerHead) -> Judgement:
             return Judgement(Outcome.UNKNOWN, told)
         case "20001" | "40001" | "40002" | "40003" | "40006":
             is_clear = business_word(head) not in _UNCLEAR_ALWAYS
-            return Judgement(Outcome.REJECTED if is_clear else Outcome.UNKNOWN, told)
+            return _rejected(head, told) if is_clear else Judgement(Outcome.UNKNOWN, told)
         case "40004":
-            return _judge_refusal(method, business_word(head), told)
+            return _judge_refusal(method, head, told)
         case _:
             return Judgement(Outcome.UNKNOWN, told, is_unmapped=True)
 
 
-def _judge_refusal(method: Method, word: str, told: str) -> Judgement:
+def _judge_refusal(method: Method, head: AnswerHead, told: str) -> Judgement:
+    word = business_word(head)
     if word in _UNCLEAR_ALWAYS or word in _UNCLEAR.get(method, ()):
         return Judgement(Outcome.UNKNOWN, told)
     if word in _REFUSED_ALWAYS or word in _REFUSED.get(method, ()):
-        return Judgement(Outcome.REJECTED, told)
+        return _rejected(head, told)
     return Judgement(Outcome.UNKNOWN, told, is_unmapped=True)
+
+
+def _rejected(head: AnswerHead, told: str) -> Judgement:
+    of_account = head.code in _ACCOUNT_CODES or business_word(head) in _ACCOUNT
+    return Judgement(Outcome.REJECTED, told, concerns_account=of_account)
 
 
 def business_word(head: AnswerHead) -> str:

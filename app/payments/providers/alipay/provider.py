@@ -249,7 +249,7 @@ class AlipayProvider:
         """Check and read one notification; see provider.Provider."""
         del headers  # the signature is in the form
         event = notifications.read_notification(raw, self._gateway.keys.all, self.account)
-        return Verified(event, {}, raw)
+        return Verified(event, {}, notifications.kept_of(raw))
 
     def ack(self, refusal: Refusal | None = None) -> HttpReply:
         """Answer `success` or `fail`."""
@@ -303,7 +303,12 @@ def _read(
 ) -> Result[Value]:
     """Read a signed answer; one about something else is no answer at all."""
     if told.outcome is not Outcome.CONFIRMED:
-        return Result(told.outcome, code=told.code, raw=told.content)
+        return Result(
+            told.outcome,
+            code=told.code,
+            raw=told.content,
+            concerns_account=told.concerns_account,
+        )
     try:
         value = build(told.read(type_))
     except ValueError:

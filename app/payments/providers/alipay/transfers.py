@@ -134,6 +134,11 @@ def read_transfer_order(content: bytes, account: MerchantAccount, app_id: str) -
     )
 
 
+def order_without_payee(content: str) -> str:
+    """Return a notification's `biz_content` with nothing but the fields that were read."""
+    return msgspec.json.encode(msgspec.json.decode(content, type=TransferOrder)).decode()
+
+
 def _identity_type(payee_id: str) -> str:
     if payee_id.startswith("2088") and len(payee_id) == 16 and payee_id.isdigit():
         return "ALIPAY_USER_ID"

@@ -30,6 +30,8 @@ _FAILED: Final = frozenset(
         "71", "72", "73", "77",
     }
 )  # fmt: skip
+# Of whoever asked: our signature, the merchant's standing, its rights and its limits.
+_ACCOUNT: Final = frozenset({"11", "31", "32", "33", "43"})
 
 # Clocks differ; the platform calls what a query says final once payTimeout is past.
 EXPIRY_MARGIN: Final = timedelta(seconds=60)
@@ -42,6 +44,11 @@ def outcome_of(code: str) -> Outcome:
     if code == ACCEPTED:
         return Outcome.PENDING
     return Outcome.REJECTED if code in _FAILED else Outcome.UNKNOWN
+
+
+def concerns_account(code: str) -> bool:
+    """Whether a refusal is of the merchant account, and not of what was asked."""
+    return code in _ACCOUNT
 
 
 def is_known(code: str) -> bool:

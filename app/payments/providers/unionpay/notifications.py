@@ -23,7 +23,7 @@ from app.payments.provider import (
     RefundSnapshot,
     Refusal,
 )
-from app.payments.providers.forms import read_form, refuse_folded
+from app.payments.providers.forms import read_form, refuse_folded, without_persons
 from app.payments.providers.unionpay.codes import pay_state_of, refund_status_of
 from app.payments.providers.unionpay.requests import SEND_BACK_KINDS, Kind
 from app.payments.providers.unionpay.signing import Trust, verify_fields
@@ -44,6 +44,11 @@ READ_FIELDS: Final = frozenset(
         "version",
     }
 )  # fmt: skip
+# What is kept of a message, of answers too: no card, no customer, no payer's bank.
+_KEPT_FIELDS: Final = READ_FIELDS | {
+    "accessType", "bizType", "origQryId", "respMsg", "settleAmt", "settleCurrencyCode",
+    "settleDate", "signature", "traceNo", "txnSubType",
+}  # fmt: skip
 
 _ACK_STATUS: Final = {
     Refusal.BAD_SIGNATURE: 401,
@@ -72,6 +77,11 @@ def read_notification(raw: bytes, trust: Trust, now: datetime) -> Event:
         return _event(fields)
     except ValueError as error:
         raise MalformedMessage(why=str(error)) from error
+
+
+def kept_of(fields: Mapping[str, str]) -> bytes:
+    """Write a verified message, or answer, as it is kept: without the payer."""
+    return without_persons(fields, _KEPT_FIELDS)
 
 
 def acknowledgement(refusal: Refusal | None) -> HttpReply:

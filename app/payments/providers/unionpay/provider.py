@@ -46,11 +46,12 @@ from app.payments.provider import (
     Result,
     Verified,
 )
-from app.payments.providers.forms import refuse_folded
+from app.payments.providers.forms import read_form, refuse_folded
 from app.payments.providers.http import Answer, Call, ProviderCalls
 from app.payments.providers.unionpay import notifications
 from app.payments.providers.unionpay.codes import (
     NOT_FOUND,
+    concerns_account,
     is_known,
     outcome_of,
     refund_status_of,
@@ -213,7 +214,7 @@ class UnionpayProvider:
         """Check and read one notification; see provider.Provider."""
         del headers  # the signature is in the form
         event = notifications.read_notification(raw, self._credentials.trust, self._now())
-        return Verified(event, {}, raw)
+        return Verified(event, {}, notifications.kept_of(read_form(raw)))
 
     def ack(self, refusal: Refusal | None = None) -> HttpReply:
         """Answer 200, or a status that is not."""
@@ -244,7 +245,7 @@ class UnionpayProvider:
             return _Told(Outcome.UNKNOWN, "not_signed_by_unionpay")
         self._warn_of_unmapped(told)
         code = told.get("respCode", "")
-        return _Told(outcome_of(code), code, told, heard.body)
+        return _Told(outcome_of(code), code, told, notifications.kept_of(told))
 
     async def _sign(self, fields: Mapping[str, str]) -> dict[str, str]:
         known = self._credentials
@@ -267,7 +268,13 @@ class UnionpayProvider:
     ) -> Result[Value]:
         """Read a signed answer; one about something else is no answer at all."""
         if told.outcome is not Outcome.CONFIRMED:
-            return Result(told.outcome, code=told.code, raw=told.raw)
+            refused = told.outcome is Outcome.REJECTED
+            return Result(
+                told.outcome,
+                code=told.code,
+                raw=told.raw,
+                concerns_account=refused and concerns_account(told.code),
+            )
         named = (told.fields.get("orderId"), told.fields.get("merId"))
         if named != (number, self.account.merchant_id):
             return Result(Outcome.UNKNOWN, code="unreadable")

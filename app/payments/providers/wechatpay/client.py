@@ -57,6 +57,8 @@ class Refused:
     """A signed refusal, by its code."""
 
     code: str
+    # The same request had gone out before: this refuses the repeat and says nothing of the first.
+    is_repeat: bool = False
 
 
 Reply: TypeAlias = Told | Refused | Lost
@@ -86,9 +88,9 @@ class WechatpayClient:
             request: may be sent twice; its number makes the two one.
             encrypted_for: the serial of the key that its fields are encrypted with.
         """
-        heard = await self._send(request, encrypted_for)
+        heard, is_repeat = await self._send(request, encrypted_for)
         if isinstance(heard, Answer) and heard.status == ACCEPTED:
-            heard = await self._send(request, encrypted_for)
+            (heard, _), is_repeat = await self._send(request, encrypted_for), True
         if isinstance(heard, Lost):
             return heard
         unbelieved = await self._doubt(heard)
@@ -103,7 +105,7 @@ class WechatpayClient:
             return Lost(Outcome.UNKNOWN, unbelieved)
         if heard.status < 300:
             return Told(heard.body)
-        return Refused(_fault_code(heard.body))
+        return Refused(_fault_code(heard.body), is_repeat)
 
     async def download(self, url: str) -> Heard:
         """Fetch a bill's file from the address we were told; signed by us, not by them."""
@@ -118,13 +120,18 @@ class WechatpayClient:
 
     async def ask_certificates(self) -> CertificateAnswer | None:
         """Ask for the platform certificates; whoever reads the answer checks it."""
-        heard = await self._send(Request("GET", CERTIFICATES_PATH), "")
+        heard, _ = await self._send(Request("GET", CERTIFICATES_PATH), "")
         if isinstance(heard, Lost):
             return None
         return CertificateAnswer(heard.status, heard.headers, heard.body)
 
-    async def _send(self, request: Request, encrypted_for: str) -> Heard:
-        """Try the host, and the backup host after a network error; each try is signed anew."""
+    async def _send(self, request: Request, encrypted_for: str) -> tuple[Heard, bool]:
+        """
+        Try the host, and the backup host after a network error; each try is signed anew.
+
+        Returns:
+            What was heard last, and whether an earlier try may have been heard too.
+        """
         heard: Heard = Lost(Outcome.NOT_SENT, "no_host")
         maybe_sent = False
         for host in self._hosts():
@@ -138,10 +145,10 @@ class WechatpayClient:
                 )
             )
             if isinstance(heard, Answer):
-                return heard
+                return heard, maybe_sent
             maybe_sent = maybe_sent or heard.outcome is Outcome.UNKNOWN
         assert isinstance(heard, Lost)
-        return Lost(Outcome.UNKNOWN, heard.code) if maybe_sent else heard
+        return (Lost(Outcome.UNKNOWN, heard.code) if maybe_sent else heard), maybe_sent
 
     def _hosts(self) -> list[str]:
         return [host for host in (self._account.base_url, self._account.backup_url) if host]

@@ -96,5 +96,10 @@ BILL: Final[Mapping[str, Meaning]] = {
     "INVALID_REQUEST": Meaning.REJECTED,
 }
 
+# Of whoever asked, not of what was asked: another merchant account may succeed.
+ACCOUNT: Final = frozenset(
+    {"SIGN_ERROR", "NO_AUTH", "APPID_MCHID_NOT_MATCH", "MCH_NOT_EXISTS", "RULE_LIMIT"}
+)
+
 # Known, without an effect, and still a person's to mend: no money, or a number used twice.
 ALARMING: Final = frozenset({"NOT_ENOUGH", "OUT_TRADE_NO_USED", "ALREADY_EXISTS", *_OURS})

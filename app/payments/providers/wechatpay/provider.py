@@ -346,7 +346,11 @@ class WechatpayProvider:
         if meaning is Meaning.NOT_FOUND and missing is not None:
             return Result(Outcome.CONFIRMED, missing, reply.code)
         outcome = Outcome.UNKNOWN if meaning is None else _OUTCOMES.get(meaning, Outcome.UNKNOWN)
-        return Result(outcome, code=reply.code)
+        concerns_account = outcome is Outcome.REJECTED and reply.code in faults.ACCOUNT
+        if concerns_account and reply.is_repeat:
+            # The account may have been sound for the first sending: that one may stand.
+            return Result(Outcome.UNKNOWN, code=reply.code)
+        return Result(outcome, code=reply.code, concerns_account=concerns_account)
 
     def _read_told(
         self, told: Told, type_: type[Document], turn: Callable[[Document], Value]

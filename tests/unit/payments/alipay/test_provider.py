@@ -2,8 +2,9 @@
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -210,6 +211,46 @@ async def test_a_refusal_means_what_the_table_says(
         shown = value.status
     assert (result.outcome, shown) == (outcome, state)
     assert code in result.code
+
+
+# code  sub_code                            concerns
+ACCOUNT_ERRORS: Final = """
+  40004 ACQ.ACCESS_FORBIDDEN                the-account
+  40004 ACQ.BEYOND_PAY_RESTRICTION          the-account
+  40004 ACQ.BEYOND_PER_RECEIPT_RESTRICTION  the-account
+  40004 ACQ.MERCHANT_AGREEMENT_INVALID      the-account
+  40004 ACQ.MERCHANT_AGREEMENT_NOT_EXIST    the-account
+  40004 ACQ.PARTNER_ERROR                   the-account
+  40004 ACQ.SELLER_BEEN_BLOCKED             the-account
+  40004 ACQ.SELLER_NOT_EXIST                the-account
+  40004 ACQ.SUB_MERCHANT_CREATE_FAIL        the-account
+  40006 isv.insufficient-isv-permissions    the-account
+  20001 aop.invalid-auth-token              the-account
+  40002 isv.invalid-app-id                  the-account
+  40002 isv.invalid-signature               the-account
+  40002 isv.invalid-parameter               the-request
+  40001 isv.missing-method                  the-request
+  40004 ACQ.TOTAL_FEE_EXCEED                the-request
+  40004 ACQ.INVALID_PARAMETER               the-request
+  40004 ACQ.BUYER_SELLER_EQUAL              the-request
+  40004 ACQ.TRADE_HAS_CLOSE                 the-request
+  40004 ACQ.SYSTEM_ERROR                    nobody
+  40004 ACQ.TRADE_HAS_SUCCESS               nobody
+  40004 ACQ.SOMETHING_NEW                   nobody
+  40005 isv.app-call-limited                nobody
+  20000 isp.unknow-error                    nobody
+"""
+
+
+@pytest.mark.parametrize("line", ACCOUNT_ERRORS.strip().splitlines())
+async def test_a_refusal_says_whether_it_is_of_the_account(
+    alipay: AlipayProvider, gateway: Gateway, line: str
+):
+    code, sub_code, concerns = line.split()
+    gateway.reply(refused(sub_code, code))
+    result = await alipay.create(charge(Product.QR))
+    assert (result.outcome is Outcome.REJECTED) is (concerns != "nobody")
+    assert result.concerns_account is (concerns == "the-account")
 
 
 async def call(alipay: AlipayProvider, name: str) -> Any:
@@ -428,8 +469,58 @@ async def test_a_refund_is_there_when_its_status_is(
 async def test_a_notification_needs_no_gateway(alipay: AlipayProvider):
     raw = signed_form(notification_fields())
     verified = alipay.parse_notification({"Content-Type": "x"}, raw)
-    assert (verified.raw, verified.event.provider) == (raw, "alipay")
+    assert verified.event.provider == "alipay"
     assert alipay.ack().body == b"success"
+
+
+PERSONS: Final = {
+    "buyer_id": "2088000000000003",
+    "buyer_logon_id": "pla***@example.com",
+    "buyer_open_id": "074a1CcTG1LelxKe4xQC0zgNdId0nxi95b5lsNpazWYoCo5",
+    "fund_bill_list": '[{"amount":"12.34","fundChannel":"PLANTEDBANK"}]',
+    "passback_params": "planted%3Dann",
+    "something_new": "planted name",
+}
+
+
+async def test_what_is_kept_of_a_notification_names_no_payer(alipay: AlipayProvider):
+    fields = notification_fields(**PERSONS)
+    raw = signed_form(fields)
+    kept = dict(parse_qsl(alipay.parse_notification({}, raw).raw.decode(), strict_parsing=True))
+    for name in PERSONS:
+        assert kept.pop(name) == "[cut]"
+    told = dict(parse_qsl(raw.decode(), strict_parsing=True))
+    assert kept == {name: told[name] for name in kept}
+    assert {"sign", "out_trade_no", "total_amount", "trade_status", "notify_id"} <= kept.keys()
+    # Whoever brings what was cut can still prove what Alipay signed.
+    whole = urlencode({**kept, **PERSONS}).encode()
+    assert alipay.parse_notification({}, whole).event.about.number == NUMBER
+
+
+async def test_what_is_kept_of_a_transfers_notification_names_no_payee(alipay: AlipayProvider):
+    content = msgspec.json.encode(
+        {
+            "out_biz_no": "T1",
+            "status": "SUCCESS",
+            "product_code": "TRANS_ACCOUNT_NO_PWD",
+            "biz_scene": "DIRECT_TRANSFER",
+            "trans_amount": "1.00",
+            "receiver_open_id": "planted-payee",
+        }
+    ).decode()
+    fields = {
+        "app_id": APP_ID,
+        "charset": "UTF-8",
+        "sign_type": "RSA2",
+        "msg_method": "alipay.fund.trans.order.changed",
+        "notify_id": "n1",
+        "utc_timestamp": str(NOW_MS),
+        "biz_content": content,
+    }
+    verified = alipay.parse_notification({}, signed_form(fields))
+    assert b"planted" not in verified.raw
+    kept = dict(parse_qsl(verified.raw.decode(), strict_parsing=True))
+    assert msgspec.json.decode(kept["biz_content"])["trans_amount"] == "1.00"
 
 
 DAY: Final = date(2026, 11, 21)

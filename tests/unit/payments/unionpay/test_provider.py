@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import pytest
 from aiohttp import web
@@ -261,6 +262,28 @@ async def test_a_code_means_what_the_table_says(
     assert (result.outcome, shown) == (outcome, None if state == "-" else state)
 
 
+@pytest.mark.parametrize(
+    ("codes", "is_refused", "concerns_account"),
+    [
+        ("11 31 32 33 43", True, True),
+        ("01 10 13 30 36 61 64 77", True, False),
+        ("02 03 05 06 12 37 99", False, False),
+    ],
+)
+async def test_a_refusal_says_whether_it_is_of_the_account(
+    unionpay: UnionpayProvider,
+    gateway: Gateway,
+    codes: str,
+    is_refused: bool,  # noqa: FBT001  a column of the table
+    concerns_account: bool,  # noqa: FBT001  a column of the table
+):
+    for code in codes.split():
+        gateway.reply(orderId=NUMBER, respCode=code)
+        result = await unionpay.create(charge(product=Product.APP))
+        assert (result.outcome is Outcome.REJECTED) is is_refused, code
+        assert result.concerns_account is concerns_account, code
+
+
 async def test_a_paid_order_is_told_with_what_unionpay_knows(
     unionpay: UnionpayProvider, gateway: Gateway
 ):
@@ -397,8 +420,12 @@ async def test_closing_is_left_to_the_time_and_the_query(
 
 
 async def test_a_notification_is_read_by_the_provider(unionpay: UnionpayProvider):
-    raw = signed_form(notification_fields())
-    assert unionpay.parse_notification({}, raw).raw == raw
+    raw = signed_form(notification_fields(accNo="6216***0018", payerInfo="planted"))
+    kept = dict(parse_qsl(unionpay.parse_notification({}, raw).raw.decode(), strict_parsing=True))
+    told = dict(parse_qsl(raw.decode(), strict_parsing=True))
+    assert (kept.pop("accNo"), kept.pop("payerInfo")) == ("[cut]", "[cut]")
+    assert kept == {name: told[name] for name in kept}
+    assert {"signature", "orderId", "txnAmt"} <= kept.keys()
     assert unionpay.ack().status == 200
 
 
