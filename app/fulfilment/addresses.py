@@ -21,6 +21,7 @@ from app.fulfilment.delivery_store import (
 from app.fulfilment.invoice import InvoiceWish
 from app.fulfilment.seals import SETTING, FieldSeals
 from app.kernel.errors import BadConfiguration, ShardUnavailable
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.life_store import move_order
 from app.orders.order import Order, OrderEvent
@@ -134,7 +135,12 @@ class Addresses:
             for key, sealed in wishes:
                 opened = self.open_invoice(key, sealed)
                 await reseal_invoice(connection, key, self.seal_invoice(key, opened))
-        return len(old) + len(wishes)
+            resealed = len(old) + len(wishes)
+            if resealed:
+                failpoint("resealing.before_commit")
+        if resealed:
+            failpoint("resealing.after_commit")
+        return resealed
 
     def seal(self, key: OrderKey, delivery: Delivery) -> SealedDelivery:
         return SealedDelivery(

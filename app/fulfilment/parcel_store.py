@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.fulfilment.after_sale import Parcel
 from app.fulfilment.review import ReviewState
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.order import ORDER_MACHINE, OrderEvent
 from app.orders.store import NOTE_EVENTS, THIS_ORDER
@@ -145,6 +146,10 @@ async def confirm_overdue(shard: Shard, orders_max: int) -> int:
         rows = await connection.fetch(
             CONFIRM_OVERDUE, orders_max, ORDER_MACHINE.sources(event), event
         )
+        if rows:
+            failpoint("receipt.before_commit")
+    if rows:
+        failpoint("receipt.after_commit")
     return len(rows)
 
 

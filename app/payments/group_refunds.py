@@ -8,6 +8,7 @@ finds its group over. The refund, the end of the order and the row's end are one
 from functools import partial
 from typing import Final
 
+from app.kernel.failpoints import failpoint
 from app.orders.order import OrderReason
 from app.orders.store import lock_order
 from app.payments import store
@@ -56,6 +57,9 @@ async def refund_member(shard: Shard, row_id: int) -> None:
         key = await store.take_group_refund(connection, row_id)
         if key is None:
             return
+        failpoint("group_refunds.after_take")
         order = await lock_order(connection, key)
         assert order is not None, key
         await request_refund(connection, order, _WISH)
+        failpoint("group_refunds.before_commit")
+    failpoint("group_refunds.after_commit")

@@ -10,6 +10,7 @@ shipped ends it: `paid` becomes `refunded` and its units go back.
 import enum
 from dataclasses import dataclass
 
+from app.kernel.failpoints import failpoint
 from app.orders.life_store import add_refunded, mark_refunded, move_order
 from app.orders.order import Order, OrderEvent, OrderReason, OrderState
 from app.orders.store import insert_outbox
@@ -83,6 +84,7 @@ async def request_refund(
     if refund is None:
         return RefundRefused.TOO_MANY
     await insert_outbox(connection, "refund_requested", refund.number, refund_fact(refund))
+    failpoint("refund_request.after_insert")
     is_whole = await add_refunded(connection, order.key, amount_minor)
     detail = {"refund_id": refund.number, "amount_minor": amount_minor, "reason": wish.reason}
     if is_whole and order.state is OrderState.PAID:

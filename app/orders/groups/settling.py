@@ -8,6 +8,7 @@ groups: it shares the closer's duty.
 
 from dataclasses import dataclass
 
+from app.kernel.failpoints import failpoint
 from app.orders.groups.group import plan_merges
 from app.orders.groups.store import (
     claim_expired_groups,
@@ -64,11 +65,13 @@ class GroupSettler:
         shut = await groups_to_shut(self._shard, self._settings.groups_max)
         for key in shut:
             await shut_group(self._shard, key)
+            failpoint("groups.after_shut")
         merged = 0
         incomplete = await rescuable_groups(self._shard, self._settings.groups_max)
         for (sale, bucket, size), groups in incomplete.items():
             for merge in plan_merges(groups, size):
                 merged += await merge_groups(self._shard, sale, bucket, merge)
+                failpoint("groups.after_merge")
         return len(shut) + merged
 
     async def _give_up(self) -> int:
@@ -76,9 +79,12 @@ class GroupSettler:
         groups_max = self._settings.groups_max
         judged = await judge_leaderless_groups(self._shard, groups_max)
         judged += await claim_expired_groups(self._shard, groups_max)
+        if judged:
+            failpoint("groups.after_claim")
         failing = await failing_groups(self._shard, groups_max)
         for key in failing:
             await fail_group(self._shard, key)
+            failpoint("groups.after_failed")
         return judged + len(failing)
 
     async def _release(self) -> int:
@@ -86,4 +92,5 @@ class GroupSettler:
         over = await groups_to_release(self._shard, self._settings.groups_max)
         for key in over:
             await release_group(self._shard, key)
+            failpoint("groups.after_release")
         return len(over)

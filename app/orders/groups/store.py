@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.groups.group import Group, GroupKey, GroupState, Incomplete, Merge
 from app.orders.life_store import move_order
@@ -245,6 +246,7 @@ async def fail_group(shard: Shard, key: GroupKey) -> bool:
     async with shard.transaction() as connection:
         for member in await _lock_members(connection, key, [key.name]):
             await _end_member(connection, member)
+        failpoint("groups.before_failed")
         return await connection.fetchval(MARK_FAILED, *key) is not None
 
 
@@ -275,6 +277,7 @@ async def release_group(shard: Shard, key: GroupKey) -> None:
             members=tuple(member.shopper for member in members),
         )
         await _insert_moves(connection, key, epoch, [move])
+        failpoint("groups.before_release")
 
 
 async def groups_to_shut(shard: Shard, groups_max: int) -> list[GroupKey]:
@@ -334,6 +337,7 @@ async def merge_groups(shard: Shard, sale: int, bucket: int, merge: Merge) -> bo
         moves = [_SeatMove(key.name, last_end, seats=len(members))]
         moves += [_departure(name, ends[name], moved, merge.target) for name in merge.sources]
         await _insert_moves(connection, key, epoch, moves)
+        failpoint("groups.before_merge")
     return True
 
 

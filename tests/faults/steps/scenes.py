@@ -5,23 +5,41 @@ A scene acts through the service's own functions, in this process, and leaves wo
 role under test will do. It returns what must be true once a new process has finished it.
 """
 
+import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, TypeAlias
 
+from app.fulfilment.addresses import Addresses
+from app.fulfilment.after_sale import Parcel
+from app.fulfilment.delivery import tidy_delivery
+from app.fulfilment.parcels import Outcome, Parcels
+from app.fulfilment.seals import FieldSeals, read_seal_keys
 from app.inventory.bucket import Gate
 from app.inventory.lease import BucketMode
 from app.inventory.lease_store import ask_to_recover
 from app.inventory.move_store import ask_withdrawal
 from app.kernel.ids import OrderKey
+from app.orders.groups.group import NEW_GROUP, group_name
 from app.orders.order import OrderState
-from app.sales.sale import SaleEvent
-from tests.faults.steps.site import Site
+from app.sales.sale import GroupTerms, SaleEvent, SaleKind
+from tests.faults.steps.site import OLD_KEY, Site
 from tests.waiting import eventually
 
 Finished: TypeAlias = Callable[[], Awaitable[bool]]
 Scene: TypeAlias = Callable[[Site], Awaitable[Finished]]
 
 STOCK: Final = 10
+GROUPS: Final = GroupTerms(size=3, window_seconds=600)
+RESCUE_SECONDS: Final = 300
+# Brings the end of every group near, and with it the last moment in which its members may pay.
+END_GROUPS: Final = """
+WITH near AS (
+    UPDATE groups SET expires_at = now() + make_interval(secs => $1)
+    RETURNING sale, bucket, id, expires_at
+)
+UPDATE orders o SET pay_by = least(o.pay_by, near.expires_at)
+FROM near WHERE (o.sale, o.bucket, o.group_id) = (near.sale, near.bucket, near.id)"""
 
 
 async def orders_wait(site: Site) -> Finished:
@@ -193,6 +211,96 @@ async def refund_asked(site: Site) -> Finished:
         await eventually(is_asked)
 
     return has_state(site, key, OrderState.CLOSED)
+
+
+async def group_ends(site: Site) -> Finished:
+    """A full group's time is over; one of its members has paid, and nobody was told."""
+    await site.sale.open(kind=SaleKind.GROUP, group=GROUPS)
+    orders = await group_of(site, 3)
+    number = await site.start_payment(orders[0])
+    await site.pay(number)
+    async with site.serving():
+        await eventually(has_state(site, orders[0], OrderState.PAID))
+    await site.sale.execute(END_GROUPS, 0)
+    has_all = all_for_sale(site, STOCK)
+
+    async def finished() -> bool:
+        states = [await site.state_of(key) for key in orders]
+        failed = await site.sale.value("SELECT count(*) FROM groups WHERE state = 'failed'")
+        refunds = await site.sale.value("SELECT count(*) FROM refunds")
+        ended = [OrderState.REFUNDED, OrderState.CLOSED, OrderState.CLOSED]
+        return (states, failed, refunds) == (ended, 1, 1) and await has_all()
+
+    return finished
+
+
+async def group_rescued(site: Site) -> Finished:
+    """Two groups that fill one together have come near their end."""
+    await site.sale.open(kind=SaleKind.GROUP, group=replace(GROUPS, rescue_seconds=RESCUE_SECONDS))
+    orders = [*await group_of(site, 2), *await group_of(site, 1)]
+    await site.sale.execute(END_GROUPS, RESCUE_SECONDS - 1)
+
+    async def finished() -> bool:
+        merged = await site.sale.value("SELECT count(*) FROM groups WHERE state = 'merged'")
+        groups = await site.sale.value("SELECT count(DISTINCT group_id) FROM orders")
+        told = await site.sale.value(
+            "SELECT count(*) FROM order_events WHERE event = 'group_merged'"
+        )
+        return (merged, groups, told) == (1, 1, 1)
+
+    assert len(orders) == GROUPS.size
+    return finished
+
+
+async def parcel_overdue(site: Site) -> Finished:
+    """A parcel was shipped, and its shopper has said nothing for too long."""
+    finished_paying = await payment_told(site)
+    async with site.serving():
+        await eventually(finished_paying)
+    (key,) = site.accepted
+    parcel = Parcel(carrier="SF", tracking_number="SF1")
+    assert await Parcels(site.sale.shards).ship(key, parcel, "test") is Outcome.DONE
+    await site.sale.execute(
+        "UPDATE order_shipments SET confirm_by = shipped_at + interval '1 microsecond'"
+    )
+
+    async def finished() -> bool:
+        received = await site.sale.value(
+            "SELECT count(*) FROM order_events WHERE event = 'received'"
+        )
+        return (await site.state_of(key), received) == (OrderState.COMPLETED, 1)
+
+    return finished
+
+
+async def key_replaced(site: Site) -> Finished:
+    """Where an order goes is sealed under a key that another one has replaced."""
+    await site.sale.open()
+    (key,) = await site.buy(1)
+    await site.sale.flush()
+    before = addresses_with(site, json.dumps([{**OLD_KEY, "use": "seal"}]))
+    after = addresses_with(site, site.environment["DOORBUSTER_FULFILMENT__DELIVERY_KEYS"])
+    home = tidy_delivery("Ann Lee", "+14155550100", "1 Main St")
+    assert await before.change(key, home, actor="shopper")
+
+    async def finished() -> bool:
+        (row,) = await site.sale.rows("SELECT key_id FROM order_deliveries")
+        return row["key_id"] == after.seals.kid and await after.find(key) == home
+
+    return finished
+
+
+async def group_of(site: Site, members: int) -> list[OrderKey]:
+    """Let one shopper open a group and others join it, all with rows."""
+    (leader,) = await site.buy(1, group=NEW_GROUP)
+    name = group_name(leader.epoch, leader.seq)
+    orders = [leader, *await site.buy(members - 1, group=name)]
+    await site.sale.flush()
+    return orders
+
+
+def addresses_with(site: Site, keys: str) -> Addresses:
+    return Addresses(site.sale.shards, FieldSeals(read_seal_keys(keys)))
 
 
 async def payment_started(site: Site) -> tuple[OrderKey, str]:

@@ -61,7 +61,10 @@ SELECT (SELECT count(*) FROM bucket_moves WHERE state IN ('asked', 'debited'))
      + (SELECT count(*) FROM refunds WHERE state <> 'succeeded')
      + (SELECT count(*) FROM orders WHERE state = 'closing' OR state = 'pending' AND pay_by < now())
      + (SELECT count(*) FROM bucket_leases WHERE state = 'draining')
+     + (SELECT count(*) FROM groups WHERE state <> 'open' AND released_at IS NULL)
      + (SELECT count(*) FROM sales WHERE state <> 'draft' AND leased_at IS NULL)"""
+# A key of personal fields that has just been replaced.
+OLD_KEY: Final = {"kid": "old", "key": "b2xk" * 10 + "b2w", "use": "open"}
 EXPIRE_ORDERS: Final = "UPDATE orders SET pay_by = recorded_at WHERE state = 'pending'"
 
 
@@ -91,13 +94,13 @@ class Site:
     def callback_port(self) -> int:
         return int(self.environment["DOORBUSTER_WEB__PORT"])
 
-    async def buy(self, shoppers: int, quantity: int = 1) -> list[OrderKey]:
+    async def buy(self, shoppers: int, quantity: int = 1, group: str = "") -> list[OrderKey]:
         """Let so many new shoppers place an order each, which must be accepted."""
         await self.sale.renew()
         keys = []
         for _ in range(shoppers):
             shopper = f"shopper-{next(self._numbers)}"
-            key = await self.sale.buy(shopper, quantity)
+            key = await self.sale.buy(shopper, quantity, group=group)
             assert key not in self.accepted, "two shoppers were told of the same order"
             self.accepted[key] = shopper
             keys.append(key)
@@ -249,7 +252,7 @@ def environment_of(
         "DOORBUSTER_AUTH__KEYS": json.dumps([asdict(keys.auth_key)]),
         "DOORBUSTER_AUTH__OPERATORS": json.dumps([operator]),
         "DOORBUSTER_ORDERS__ID_KEY": keys.order_id_key,
-        "DOORBUSTER_FULFILMENT__DELIVERY_KEYS": json.dumps([asdict(keys.delivery_key)]),
+        "DOORBUSTER_FULFILMENT__DELIVERY_KEYS": json.dumps([asdict(keys.delivery_key), OLD_KEY]),
         "DOORBUSTER_WEB__HOST": "127.0.0.1",
         "DOORBUSTER_WEB__PORT": str(port),
         "DOORBUSTER_PAYMENTS__SANDBOX_KEY": keys.sandbox_key,

@@ -65,6 +65,22 @@ TABLE: Final = """
   refunds.after_send        worker       refund_asked
   refunds.before_commit     worker       refund_asked
   refunds.after_commit      worker       refund_asked
+  refund_request.after_insert   worker   group_ends
+  group_refunds.after_take  worker       group_ends
+  group_refunds.before_commit   worker   group_ends         often
+  group_refunds.after_commit    worker   group_ends
+  groups.after_claim        worker       group_ends
+  groups.before_failed      worker       group_ends
+  groups.after_failed       worker       group_ends         often
+  groups.before_release     worker       group_ends
+  groups.after_release      worker       group_ends
+  groups.after_shut         worker       group_rescued
+  groups.before_merge       worker       group_rescued
+  groups.after_merge        worker       group_rescued
+  receipt.before_commit     worker       parcel_overdue
+  receipt.after_commit      worker       parcel_overdue
+  resealing.before_commit   worker       key_replaced
+  resealing.after_commit    worker       key_replaced
 """
 
 
