@@ -6,12 +6,14 @@ from datetime import datetime
 import msgspec
 from aiohttp import web
 
-from app.orders.groups.group import GroupState
+from app.orders.groups.group import Group, GroupKey, GroupState, opening_order
 from app.orders.groups.ids import read_group_id, write_group_id
 from app.orders.groups.store import read_group
+from app.orders.order import Order, Ticket, TicketState
 from app.orders.sealing import OrderIds
+from app.orders.store import read_ticket
 from app.sales.catalog import Catalog
-from app.storage.shards import Shards
+from app.storage.shards import Shard, Shards
 from app.web.access import Access
 from app.web.body import respond
 from app.web.endpoint import Endpoint
@@ -54,9 +56,26 @@ def endpoints(desk: GroupDesk) -> list[Endpoint]:
             summary="How far a group has come; its id is the code that its leader shares.",
             access=Access.PUBLIC,
             answers={200: GroupView},
-            refusals=("group_not_found", "shard_unavailable"),
+            refusals=("group_not_found", "order_not_confirmed", "shard_unavailable"),
         ),
     ]
+
+
+async def _find(shard: Shard, key: GroupKey) -> Group | Ticket | None:
+    """
+    Look for a group, and before it has a row for the order that opens it.
+
+    Returns:
+        The ticket of that order while the flush has not come to it; None if there is no
+        such group, or will be none.
+    """
+    group = await read_group(shard, key)
+    if group is not None:
+        return group
+    opener = await read_ticket(shard, opening_order(*key))
+    if isinstance(opener, Order):  # flushed between the two looks, and the group with it
+        return await read_group(shard, key)
+    return opener if opener is not None and opener.state is TicketState.QUEUED else None
 
 
 class _Routes:
@@ -68,10 +87,12 @@ class _Routes:
         key = read_group_id(desk.ids, request.match_info["group"])
         if key is None:
             return problem("group_not_found", request)
-        group = await read_group(desk.shards.of(key.sale, key.bucket), key)
+        group = await _find(desk.shards.of(key.sale, key.bucket), key)
         sale = await desk.catalog.by_number(key.sale)
         if group is None or sale is None:
             return problem("group_not_found", request)
+        if isinstance(group, Ticket):
+            return problem("order_not_confirmed", request)
         into = None
         if group.merged_into is not None:
             into = write_group_id(desk.ids, key._replace(name=group.merged_into))
