@@ -11,7 +11,7 @@ ARGS ?=
 # Each brings its own Valkey and Postgres, and mostly waits for a disk or a deadline.
 TEST_PROCESSES ?= 3
 
-.PHONY: setup demo test check oracles states bench test-faults clean
+.PHONY: setup demo test check oracles states bench test-faults fuzz clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -64,6 +64,10 @@ bench: setup
 test-faults: setup
 	SEED=$(SEED) SEEDS=$(SEEDS) $(BIN)/pytest -q \
 	  $(if $(SEED)$(SEEDS),tests/faults/test_seeds.py,tests/faults) $(ARGS)
+
+# Broken messages of providers for SECONDS, from SEED on; a failure prints what repeats it.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.payments $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 # Data under .doorbuster is orders: it stays.
 clean:

@@ -91,8 +91,9 @@ def read_notification(
 def kept_of(raw: bytes) -> bytes:
     """Write a notification that was read as it is kept: without the payer and the payee."""
     fields = read_form(raw)
-    if "biz_content" in fields:
-        fields["biz_content"] = order_without_payee(fields["biz_content"])
+    if fields.get("msg_method") != TRANSFER_METHOD:
+        return without_persons(fields, _KEPT_FIELDS - {"biz_content"})
+    fields["biz_content"] = order_without_payee(fields["biz_content"])
     return without_persons(fields, _KEPT_FIELDS)
 
 

@@ -231,6 +231,9 @@ def read_document(raw: bytes, type_: type[Document]) -> Document:
         return msgspec.convert(document, type_)
     except msgspec.ValidationError as error:
         raise MalformedMessage(why=str(error)) from error
+    except UnicodeEncodeError:
+        # A name holds half of a surrogate pair; the error would quote it.
+        raise MalformedMessage(why="JSON: a name is no text") from None
 
 
 def open_sealed(sealed: Sealed, api_v3_keys: Sequence[bytes]) -> bytes:

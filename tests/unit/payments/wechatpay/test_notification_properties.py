@@ -63,6 +63,13 @@ def test_no_signed_bytes_break_the_reading(raw: bytes):
         read(signed_headers(raw), raw)
 
 
+def test_half_a_surrogate_pair_in_a_name_is_refused_without_being_quoted():
+    raw = b'{"planted\\ud800":1,' + GOOD[1:]
+    with pytest.raises(MalformedMessage) as refused:
+        read(signed_headers(raw), raw)
+    assert "planted" not in str(refused.value)
+
+
 @given(st.binary(max_size=200))
 def test_no_sealed_bytes_break_the_reading(opened: bytes):
     raw = notification(opened)
