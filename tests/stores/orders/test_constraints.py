@@ -30,8 +30,10 @@ INSERT INTO dead_letters (kind, reason, sale, bucket, epoch, seq, raw)
 VALUES ('order', 'key_taken', 1, 0, 3, 9, '')"""
 FACT_ROW = "INSERT INTO outbox (kind, business_id, payload) VALUES ('paid', '1', '{}')"
 GROUP_ROW = """
-INSERT INTO groups (id, sale, bucket, size, state, leader, expires_at)
-VALUES ('grp_1', 1, 0, 3, 'open', 'ann', now())"""
+INSERT INTO groups (sale, bucket, id, size, state, leader_epoch, leader_seq, opened_at, expires_at)
+VALUES (1, 0, '3.0', 3, 'open', 3, 0, now(), now() + interval '1 hour')"""
+SEAT_ROW = """
+INSERT INTO bucket_moves (sale, bucket, kind, units, epoch) VALUES (1, 0, 'seat', 0, 3)"""
 SECOND_ORDER = """
 INSERT INTO orders SELECT (jsonb_populate_record(o, '{0}')).* FROM orders o WHERE shopper = 'ann'"""
 SET_ORDER = "UPDATE orders SET {0} WHERE shopper = 'ann'"
@@ -54,9 +56,14 @@ VIOLATIONS = {
         SALE_ROW,
         "UPDATE sales SET kind = 'group', group_size = 3, buckets = 2",
     ),
+    "sales_group_terms_whole": (
+        SALE_ROW,
+        "UPDATE sales SET kind = 'group', group_size = 3, group_window_seconds = 600",
+    ),
     "pool_credits_once": (SALE_ROW + "; " + CREDIT_ROW, CREDIT_ROW),
     "sale_writes_once": (SALE_ROW + "; " + WRITE_ROW, WRITE_ROW),
     "bucket_leases_never_oversell": ("", "UPDATE bucket_leases SET reserved = granted + 1"),
+    "bucket_leases_group_terms": ("", "UPDATE bucket_leases SET group_window_seconds = 600"),
     "bucket_leases_counts": ("", "UPDATE bucket_leases SET orders_seen = -1"),
     "applied_grants_once": (GRANT_ROW, GRANT_ROW),
     "bucket_moves_one_return_per_order": (RETURN_ROW, RETURN_ROW),
@@ -76,7 +83,16 @@ VIOLATIONS = {
         "",
         "INSERT INTO order_events SELECT * FROM order_events",
     ),
-    "groups_seats": (GROUP_ROW, "UPDATE groups SET seats_paid = 4"),
+    "bucket_moves_seat_names_its_group": ("", SEAT_ROW),
+    "groups_key": (GROUP_ROW, GROUP_ROW),
+    "groups_seats": (GROUP_ROW, "UPDATE groups SET seats_paid = -1"),
+    "groups_formed_when_paid": (
+        GROUP_ROW,
+        "UPDATE groups SET state = 'formed', settled_at = now(), seats_paid = 2",
+    ),
+    "groups_open_while_unpaid": (GROUP_ROW, "UPDATE groups SET seats_paid = 3"),
+    "groups_settled": (GROUP_ROW, "UPDATE groups SET settled_at = now()"),
+    "groups_merged": (GROUP_ROW, "UPDATE groups SET merged_into = '3.1'"),
     "outbox_one_fact": (FACT_ROW, FACT_ROW),
     "dead_letters_one_per_order": (LETTER_ROW, LETTER_ROW),
     "dead_letters_order_named": ("", LETTER_ROW.replace("3, 9", "3, NULL")),
@@ -84,7 +100,11 @@ VIOLATIONS = {
 
 
 def named_rules():
-    text = (ROOT / "app/storage/migrations/shard/0001_orders.sql").read_text(encoding="utf-8")
+    folder = ROOT / "app/storage/migrations/shard"
+    text = " ".join(
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("0001_orders.sql", "0004_groups.sql")
+    )
     words = itertools.pairwise(text.split())
     return {word for before, word in words if before == "CONSTRAINT"}
 
