@@ -200,4 +200,28 @@ MUTANTS: Final = (
         f"{STORE_TESTS}/payments/test_capture.py"
         "::test_a_failure_before_the_commit_is_not_acknowledged",
     ),
+    Mutant(
+        "a seat is not returned",
+        "lua/inventory/return_group_units.lua",
+        (("    entry.seats = math.max(0, entry.seats - 1)\n", ""),),
+        f"{STORE_TESTS}/orders/test_groups.py::test_an_unpaid_seat_comes_back_and_can_be_taken",
+    ),
+    Mutant(
+        "a group is paid and formed whatever its state",
+        "app/orders/groups/store.py",
+        (
+            (
+                "WHERE {_THIS_GROUP} AND state = 'open'\nRETURNING state",
+                "WHERE {_THIS_GROUP}\nRETURNING state",
+            ),
+        ),
+        f"{STORE_TESTS}/orders/test_groups.py::test_a_payment_after_the_end_is_given_back",
+        often=True,
+    ),
+    Mutant(
+        "a full group takes one more",
+        "lua/orders/place_group_orders.lua",
+        (("group.seats >= plan.terms.size", "group.seats > plan.terms.size"),),
+        f"{LUA_TESTS}/orders/test_place_group_orders.py::test_orders_placed_one_by_one",
+    ),
 )

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -29,16 +30,22 @@ def tree(tmp_path: Path) -> Path:
 
 
 def run(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
-    """Run one test of a tree against the code of that tree."""
-    return subprocess.run(  # noqa: S603  our own suite
-        [*PYTEST, test],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=RUN_SECONDS,
-    )
+    """Run one test of a tree against the code of that tree, in temporary folders of its own."""
+    with tempfile.TemporaryDirectory(prefix="m") as temporary:
+        own = {
+            "PYTHONPATH": str(tree),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DEBUG_TEMPROOT": temporary,  # others tidy theirs up at any moment
+        }
+        return subprocess.run(  # noqa: S603  our own suite
+            [*PYTEST, test],
+            cwd=tree,
+            env={**os.environ, **own},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=RUN_SECONDS,
+        )
 
 
 @pytest.mark.parametrize(
