@@ -52,6 +52,7 @@ def main(  # noqa: PLR0913, PLR0917  click gives each option its argument
         api_processes=api,
         generators=generators,
         burst_orders=20_000 if quick else 100_000,
+        callbacks=4_000 if quick else 10_000,
         growth_orders=(10_000, 100_000) if quick else (10_000, 100_000, 1_000_000),
     )
     folder = out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from loadtest.bench.callback_deck import CallbackDeck
 from loadtest.bench.deck import Deck
 
 SLOTS_PER_SECOND: Final = 10
@@ -58,7 +59,7 @@ class Job:
     port: int
     connections: int
     pace: ClosedLoop | Timetable | OpenLoop
-    deck: Deck
+    deck: Deck | CallbackDeck
     warm_seconds: float = 0.0
     seconds: float = 0.0
 

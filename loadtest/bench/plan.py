@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from app.kernel.errors import DoorbusterError
-from loadtest.bench import lasting, ledger, pressure, variants
+from loadtest.bench import callbacks, lasting, ledger, pressure, variants
 from loadtest.bench.measurement import Measurement
 from loadtest.bench.rig import Rig
 from loadtest.bench.stand import NotMeasured
@@ -12,7 +12,7 @@ from loadtest.bench.stand import NotMeasured
 Say = Callable[[str], None]
 
 # By the names that --only takes, in the order in which they are played.
-NAMES: Final = ("a", "b", "c", "d", "e", "f", "g", "durable", "h", "i", "j")
+NAMES: Final = ("a", "b", "c", "d", "e", "f", "g", "durable", "h", "i", "j", "k")
 ON_ONE_STAND: Final = frozenset("cdefg")
 
 
@@ -44,6 +44,7 @@ async def _play_round(rig: Rig) -> None:
     if rig.round == rig.options.rounds:
         await _play_if(rig, "i", lasting.measure_growth)
     await _play_if(rig, "j", ledger.measure_ledger)
+    await _play_if(rig, "k", callbacks.measure_callbacks)
 
 
 async def _play_on_one_stand(rig: Rig) -> None:

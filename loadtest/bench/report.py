@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.bench.callbacks import ACKNOWLEDGED
 from loadtest.bench.measurement import Measurement, Spread, spread
 from loadtest.bench.picture import draw
 from loadtest.bench.rig import Rig
@@ -44,10 +45,12 @@ TITLES: Final = {
     "i100000": "100 000 orders in the sale",
     "i1000000": "1 000 000 orders in the sale",
     "j": "ledger, one poster",
+    "k": "callbacks, HMAC",
+    "kw": "callbacks, WeChat Pay RSA",
 }
 LETTERED: Final = frozenset(TITLES) - {"ceiling", "durable"}
 GROUPS: Final = ("api", "valkey", "worker", "postgres", "coordinator", "generator")
-COMPARABLE: Final = {"placed", "sold_out", "replay", "rows", "backlog_full"}
+COMPARABLE: Final = {"placed", "sold_out", "replay", "rows", "backlog_full", *ACKNOWLEDGED.values()}
 EXIT_FAILED: Final = 1
 EXIT_BROKEN: Final = 3
 EXIT_VOID: Final = 4

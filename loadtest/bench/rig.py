@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from app.kernel.equation import Equation
 from loadtest.bench.cpu import CpuReading, read_cpu
 from loadtest.bench.generator import Generators
 from loadtest.bench.job import Job, Tally
@@ -44,6 +45,7 @@ class BenchOptions:
         api_processes: of the service, and of the bare application.
         generators: processes that make the load.
         burst_orders: accepted while the worker is stopped.
+        callbacks: that pay an order each, for each kind of signature.
         growth_orders: in one sale at which the cost of an order is measured.
     """
 
@@ -56,6 +58,7 @@ class BenchOptions:
     api_processes: int
     generators: int
     burst_orders: int
+    callbacks: int
     growth_orders: tuple[int, ...]
 
 
@@ -151,8 +154,12 @@ async def audited(
 ) -> Measurement:
     """Judge the books after a variant has sold; what is broken stands beside its figure."""
     broken = await stand.audit(sale, placed, unknown)
-    words = [
+    return replace(figure, broken=in_words(broken), is_audited=True)
+
+
+def in_words(broken: Sequence[Equation]) -> list[str]:
+    """Write equations that do not hold for people."""
+    return [
         f"{one.invariant} {one.subject}: {one.left} {one.left_value}, {one.right} {one.right_value}"
         for one in broken
     ]
-    return replace(figure, broken=words, is_audited=True)

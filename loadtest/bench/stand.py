@@ -76,7 +76,7 @@ class Stand:
     def __init__(self, run: RunFile, shards: Shards, ledger: Database, redis: Redis) -> None:
         self.redis = redis
         self.shards = shards
-        self._data_dir = Path(run.data_dir)
+        self.data_dir = Path(run.data_dir)
         self._admin = Client(run.admin, connections_max=2, timeout_seconds=30.0)
         self._authorization = bearer(run.admin_token)
         self._ledger = ledger
@@ -89,7 +89,7 @@ class Stand:
     @property
     def run(self) -> RunFile:
         """What run.json says now; process ids change with restarts."""
-        return read_run_file(self._data_dir)
+        return read_run_file(self.data_dir)
 
     @property
     def processes(self) -> dict[str, tuple[int, ...]]:

@@ -74,6 +74,11 @@ def rate_ratio(variant: str, to: str) -> Judging:
     ]
 
 
+def rate(variant: str) -> Judging:
+    """Take the rate of a variant as it is."""
+    return lambda done: [one.per_second for one in done if one.variant == variant]
+
+
 def number(variant: str, name: str) -> Judging:
     """Take a number that a variant measured itself."""
     return lambda done: [
@@ -124,6 +129,8 @@ TARGETS: Final = (
     Target("goodput of 2 x the shoppers", 0.90, 0.97, number("g2", "goodput_share")),
     Target("goodput of 5 x the shoppers", 0.90, 0.97, number("g5", "goodput_share")),
     Target("cpu of a refusal ÷ an accepted order", 0.50, 0.35, cost_ratio("g0", "c"), at_most=True),
+    Target("callbacks committed, HMAC", 2_000, 3_000, rate("k"), " /s"),
+    Target("callbacks committed, RSA", 2_000, 3_000, rate("kw"), " /s"),
     Target("cost of an order, fullest ÷ 10 000", 1.2, 1.0, growth_ratio, at_most=True),
 )
 

@@ -23,11 +23,9 @@ import uvloop
 
 from app.embedded.stores import EmbeddedStores
 from app.kernel.clock import SystemClock, instant
-from app.kernel.ids import OrderKey
 from app.orders.sealing import OrderIds
 from app.payments.audit import audit_payments
 from app.payments.callback import Callbacks
-from app.payments.intent import attempt_number
 from app.payments.provider import PayState
 from app.payments.providers.sandbox import SandboxProvider, SandboxProviderSettings
 from app.payments.providers.sandbox_wire import (
@@ -43,27 +41,13 @@ from app.payments.stage import PaymentStage, Providers
 from app.payments.tally import PaymentTally
 from app.storage.migrate import migrate_all
 from app.storage.shards import DatabaseSettings, Shards
+from app.telemetry import log
 from app.telemetry.metrics import Metrics
 from loadtest.bench.cpu import read_cpu
+from loadtest.bench.payable import PRICE_MINOR, open_payments
 
 PATH: Final = "/v1/callbacks/sandbox"
 KEYS: Final = {"bench": b"k" * 32}
-PRICE_MINOR: Final = 8_880
-
-INSERT_ORDERS: Final = """
-INSERT INTO orders (sale, bucket, epoch, seq, shopper, sku, quantity, units_held, price_minor,
-                    total_minor, currency, merchant, state, placed_at, pay_by, key_hash,
-                    fingerprint)
-SELECT 1, 0, 1, number, 's' || number, 'tea', 1, 1, 8880, 8880, 'CNY', 'm1', 'pending', now(),
-       now() + interval '1 hour', decode(md5(number::text), 'hex'), '\\x0102030405060708'
-FROM generate_series(0, $1::int - 1) AS number"""
-INSERT_ATTEMPTS: Final = """
-INSERT INTO payment_attempts (number, sale, bucket, epoch, seq, ordinal, idempotency_key,
-                              fingerprint, provider, product, amount_minor, currency, state,
-                              expires_at, next_query_at)
-SELECT number, 1, 0, 1, seq - 1, 1, 'key', '\\x01', 'sandbox', 'qr', 8880, 'CNY', 'open',
-       now() + interval '1 hour', now() + interval '1 hour'
-FROM unnest($1::text[]) WITH ORDINALITY AS told (number, seq)"""
 
 
 @click.command()
@@ -71,6 +55,7 @@ FROM unnest($1::text[]) WITH ORDINALITY AS told (number, seq)"""
 @click.option("--at-once", default=32, show_default=True, help="Callbacks under way at once.")
 def main(callbacks: int, at_once: int) -> None:
     """Take callbacks and print how fast it went."""
+    log.configure("bench")  # a role writes a line of JSON for each, too
     with tempfile.TemporaryDirectory() as folder:
         uvloop.run(_run(Path(folder), callbacks, at_once))
 
@@ -94,7 +79,7 @@ async def _measure(
     at_once: int,
     stores: EmbeddedStores,
 ) -> None:
-    numbers = await _open_attempts(stage, callbacks)
+    numbers = await open_payments(stage.shards, stage.order_ids, provider.code, 1, callbacks)
     messages = iter([_message(provider, number) for number in numbers])
     groups = {"python": (os.getpid(),), "postgres": (stores.pids["postgres"],)}
     before, began = read_cpu(groups), time.monotonic()
@@ -117,16 +102,6 @@ async def _take_all(
     for headers, raw in messages:
         reply = await callbacks.receive(provider, headers, raw)
         assert reply.status == 200, reply
-
-
-async def _open_attempts(stage: PaymentStage, callbacks: int) -> list[str]:
-    keys = (OrderKey(1, 0, 1, seq) for seq in range(callbacks))
-    numbers = [str(attempt_number(stage.order_ids.write(key, f"s{key.seq}"), 1)) for key in keys]
-    async with stage.shards.of(1, 0).connection() as connection:
-        await connection.execute(INSERT_ORDERS, callbacks)
-        await connection.execute(INSERT_ATTEMPTS, numbers)
-        await connection.execute("ANALYZE")
-    return numbers
 
 
 def _message(provider: SandboxProvider, number: str) -> tuple[dict[str, str], bytes]:

@@ -22,6 +22,7 @@ def a_rig(*done: Measurement) -> Rig:
         api_processes=1,
         generators=1,
         burst_orders=1,
+        callbacks=1,
         growth_orders=(1,),
     )
     return Rig(options, Generators(1), round=1, done=list(done))
