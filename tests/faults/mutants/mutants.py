@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PLACE: Final = "lua/orders/place_orders.lua"
+PLACE: Final = "lua/include/placing.lua"
 FLUSH: Final = "app/orders/flush_store.py"
 LUA_TESTS: Final = "tests/lua"
 STORE_TESTS: Final = "tests/stores"
@@ -72,7 +72,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a return is applied each time",
-        "lua/inventory/return_units.lua",
+        "lua/include/give_back.lua",
         (('if redis.call("HEXISTS", moves, move_id) == 1 then', "if false then"),),
         f"{LUA_TESTS}/inventory/test_moves.py::test_a_move_is_applied_once",
         often=True,
@@ -85,7 +85,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "replays looked for after the stock",
-        PLACE,
+        "lua/orders/place_orders.lua",
         (
             (
                 "  if known then\n",
@@ -107,6 +107,12 @@ MUTANTS: Final = (
         f"{STORE_TESTS}/orders/test_flush_store.py"
         "::test_a_batch_from_an_old_offset_is_fenced_and_writes_nothing",
         often=True,
+    ),
+    Mutant(
+        "the plain flush compares no epoch",
+        "app/orders/plain_flush_store.py",
+        (("AND epoch = $3 AND stream_ms", "AND (epoch = $3 OR true) AND stream_ms"),),
+        f"{STORE_TESTS}/orders/test_flush_store.py::test_a_batch_of_another_epoch_is_fenced",
     ),
     Mutant(
         "renewed from whenever the renewal arrives",
