@@ -5,6 +5,7 @@ This module is the orders' door to `cryptography`; the encryption of delivery
 details will stand beside it.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -48,6 +49,16 @@ class OrderIds:
     def read(self, text: str) -> tuple[OrderKey, int] | None:
         """Return the key and the shopper tag, or None for anything we did not write."""
         return read_order_id(text, self._decrypt)
+
+    def pseudonym(self, kind: str, value: str) -> bytes:
+        """
+        Return 16 bytes that stand for a value, the same each time.
+
+        Nobody without the key can find the value by trying all there are, as could
+        be done with a bare hash of an address.
+        """
+        hashed = hashlib.blake2b(f"{kind}\n{value}".encode(), digest_size=16).digest()
+        return self._encrypt(hashed)
 
     def read_own(self, text: str, shopper: str) -> OrderKey | None:
         """Return the key if the id is ours and its tag is this shopper's."""

@@ -10,6 +10,7 @@ from app.kernel.money import AMOUNT_MINOR_MAX
 from app.payments.callback import Callbacks
 from app.payments.operator_refunds import AskRefusal, RefundAsk, ask_refund, retry_refund
 from app.payments.provider import HttpReply, Product, Refusal
+from app.payments.risk.routes import device_of
 from app.payments.stage import PaymentStage
 from app.payments.start import PaymentWish, StartRefusal, start_payment
 from app.payments.views import PaymentView, RefundView, view_refund
@@ -133,6 +134,7 @@ class _Routes:
             return_url=body.return_url,
             payer_id=body.payer_id,
             client_address=request.remote,
+            device=device_of(request),
         )
         answer = await start_payment(self._stage, wish)
         if isinstance(answer, StartRefusal):

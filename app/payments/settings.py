@@ -1,7 +1,27 @@
 """What an operator may set about payments, whichever provider carries them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskSettings:
+    """Which payments are refused or held before they are opened; 0 is no limit."""
+
+    amount_minor_max: int = 0  # in the order's own currency
+    hold_from_minor: int = 0  # an operator looks at these first
+    window_seconds: int = 3_600  # in which starts are counted
+    per_shopper_max: int = 0
+    per_device_max: int = 0
+    per_address_max: int = 0  # many shoppers may stand behind one address
+
+    def __post_init__(self) -> None:
+        assert self.amount_minor_max >= 0
+        assert self.hold_from_minor >= 0
+        assert 1 <= self.window_seconds <= 31 * 86_400
+        assert self.per_shopper_max >= 0
+        assert self.per_device_max >= 0
+        assert self.per_address_max >= 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +47,7 @@ class PaymentSettings:
     callback_bytes_max: int = 65_536  # a notification is about 2 KB
     capture_batch_max: int = 64  # callbacks whose payments are committed together
     callback_seconds: float = 5.0  # WeChat Pay waits no longer for the acknowledgement
+    risk: RiskSettings = field(default_factory=RiskSettings)
 
     def __post_init__(self) -> None:
         assert self.query_pauses_ms

@@ -12,10 +12,10 @@ Source:
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -44,6 +44,8 @@ from app.payments.provider import (
     Provider,
     Result,
 )
+from app.payments.risk.gate import Subjects, count_starts, judge_start, pseudonyms
+from app.payments.risk.rules import RiskSubject, Verdict
 from app.payments.routing import RouteWish, leads_elsewhere
 from app.payments.stage import PaymentStage
 from app.payments.start_store import read_sale_id
@@ -60,8 +62,16 @@ class StartRefusal(StrEnum):
     ORDER_NOT_CONFIRMED = "order_not_confirmed"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     PAYMENT_IN_PROGRESS = "payment_in_progress"
+    PAYMENT_REFUSED = "payment_refused"
+    PAYMENT_HELD = "payment_held"
     ORDER_NOT_PAYABLE = "order_not_payable"
     BALANCE_INSUFFICIENT = "balance_insufficient"
+
+
+_REFUSED: Final = {
+    Verdict.REFUSE: StartRefusal.PAYMENT_REFUSED,
+    Verdict.HOLD: StartRefusal.PAYMENT_HELD,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +86,15 @@ class PaymentWish:
     return_url: str | None = None
     payer_id: str | None = field(default=None, repr=False)
     client_address: str | None = field(default=None, repr=False)
+    device: str | None = field(default=None, repr=False)  # as the client calls it
+    over: frozenset[RiskSubject] = frozenset()  # who starts too often; counted, not told
 
     def fingerprint(self) -> bytes:
         """
         Eight bytes that differ when the same key comes with another content.
 
-        Neither the account, which is the service's choice, nor the address, which
-        changes on the way, is content.
+        Neither the account, which is the service's choice, nor the address and the
+        device, which change on the way, are content.
         """
         told = (self.provider, self.product, self.return_url or "", self.payer_id or "")
         return hashlib.sha256("\n".join(told).encode()).digest()[:8]
@@ -131,6 +143,8 @@ async def start_payment(stage: PaymentStage, wish: PaymentWish) -> Started | Sta
     key = stage.order_ids.read_own(wish.order_id, wish.shopper)
     if key is None:
         return StartRefusal.ORDER_NOT_FOUND
+    counted = await count_starts(stage, _subjects(stage, wish), wish.order_id, wish.idempotency_key)
+    wish = replace(wish, over=counted)
     tried: _Tried = frozenset()
     while True:  # each turn leaves out one account more
         begun = await _begin_alone(stage, key, wish, tried)
@@ -144,6 +158,10 @@ async def start_payment(stage: PaymentStage, wish: PaymentWish) -> Started | Sta
         if opened is not None:
             return opened
         tried |= {(begun.attempt.provider, begun.attempt.account)}
+
+
+def _subjects(stage: PaymentStage, wish: PaymentWish) -> Subjects:
+    return pseudonyms(stage.order_ids, wish.shopper, wish.device, wish.client_address)
 
 
 async def _begin_alone(
@@ -191,8 +209,9 @@ async def _begin_for(
     for attempt in attempts:
         if attempt.idempotency_key == wish.idempotency_key:
             return _repeat(stage, order, attempt, wish)
-    if not _is_payable(stage, order) or len(attempts) >= ORDINAL_MAX:
-        return StartRefusal.ORDER_NOT_PAYABLE
+    refused = await _judge(stage, connection, order, wish, len(attempts))
+    if refused is not None:
+        return refused
     for attempt in attempts:
         if attempt.is_live:
             return _Blocked(attempt)
@@ -202,6 +221,16 @@ async def _begin_for(
     if inserted is None:
         return StartRefusal.PAYMENT_IN_PROGRESS
     return _Begun(inserted, replayed=False, needs_call=True)
+
+
+async def _judge(
+    stage: PaymentStage, connection: Connection, order: Order, wish: PaymentWish, tries: int
+) -> StartRefusal | None:
+    """Say why no further attempt may be opened, if so; the risk rules note it."""
+    if not _is_payable(stage, order) or tries >= ORDINAL_MAX:
+        return StartRefusal.ORDER_NOT_PAYABLE
+    judged = await judge_start(stage, connection, order, _subjects(stage, wish), wish.over)
+    return _REFUSED.get(judged.verdict)
 
 
 async def _choose_route(

@@ -124,6 +124,11 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         ("Forbidden", "无权限"),
         ("This token does not allow that.", "该令牌无此权限。"),
     ),
+    "payment_refused": _kind(
+        403,
+        ("Payment refused", "支付被拒绝"),
+        ("This payment cannot be opened.", "无法发起该笔支付。"),
+    ),
     "csrf_failed": _kind(
         403,
         ("CSRF check failed", "CSRF 校验失败"),
@@ -278,6 +283,16 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
             "The case's state, or another open case, does not allow that.",
             "售后单状态或其他未结售后单不允许此操作。",
         ),
+    ),
+    "payment_held": _kind(
+        409,
+        ("Payment held", "支付待审核"),
+        ("This payment waits to be looked at.", "该笔支付正在等待审核。"),
+    ),
+    "payment_not_held": _kind(
+        409,
+        ("Payment not held", "支付未被暂挂"),
+        ("No payment of this order waits to be looked at.", "该订单没有待审核的支付。"),
     ),
     "payment_in_progress": _kind(
         409,

@@ -39,6 +39,7 @@ from app.orders.routes import admin_endpoints as order_admin_endpoints
 from app.orders.routes import endpoints as order_endpoints
 from app.orders.tally import PlacementTally
 from app.payments.expiry import settle_attempts
+from app.payments.risk.routes import admin_endpoints as risk_admin_endpoints
 from app.payments.routes import admin_endpoints as payment_admin_endpoints
 from app.payments.routes import endpoints as payment_endpoints
 from app.payments.stage import PaymentStage
@@ -203,6 +204,7 @@ class Api:
             *stock_endpoints(self.catalog, self.stock, self._read_queues),
             *order_admin_endpoints(self._order_desk()),
             *payment_admin_endpoints(self._stage),
+            *risk_admin_endpoints(self._stage),
             *fulfilment_admin_endpoints(self._fulfilment_desk()),
             *letter_endpoints(self._stores.shards, self.catalog),
             *ledger_endpoints(Books(self._stores.ledger)),

@@ -24,6 +24,8 @@ BEFORE: Final = {
     "/admin/v1/orders/{order}/review": ("pay",),
     "/admin/v1/orders/{order}/ship": ("pay",),
     "/admin/v1/orders/{order}/refunds": ("pay",),
+    "/admin/v1/orders/{order}/risk/release": ("hold",),
+    "/admin/v1/orders/{order}/risk/reject": ("hold",),
     "/admin/v1/refunds/{refund}/retry": (),  # a life of its own: ask_refund
     "/admin/v1/orders/{order}/after-sales/{number}/approve": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/refuse": ("pay", "ship", "exchange"),
@@ -34,6 +36,7 @@ BEFORE: Final = {
 }  # fmt: skip
 
 BODIES: Final = {
+    "/admin/v1/risk/blocks": {"kind": "shopper", "value": "nobody", "reason": "a test"},
     "/v1/orders/{order}/delivery": DELIVERY,
     "/v1/orders/{order}/invoice-wish": {"title": "Ann Lee"},
     "/v1/orders/{order}/after-sales": {"kind": "refund", "reason": "quality"},
@@ -82,6 +85,29 @@ async def ask_refund(shop: Shop, order_id: str, shopper: str = "ann") -> str:
     return str(answer.body["refund_id"])
 
 
+async def block(shop: Shop, shopper: str, effect: str) -> str:
+    """Block a shopper from paying and name the block."""
+    told = {"kind": "shopper", "value": shopper, "reason": "a test", "effect": effect}
+    answer = await shop.operate("POST", "/risk/blocks", told)
+    assert answer.status == 200, answer
+    return str(answer.body["block_id"])
+
+
+async def _hold(shop: Shop, order_id: str, shopper: str) -> None:
+    """Have a payment held; the block that did it is taken back, so nobody else meets it."""
+    named = await block(shop, shopper, "hold")
+    held = await shop.ask(
+        "POST",
+        f"{shop.run.public}/v1/orders/{order_id}/payments",
+        token=shop.token(shopper),
+        body={"provider": "sandbox", "product": "qr"},
+        Idempotency_Key=new_key(),
+    )
+    assert held.code == "payment_held", held
+    removed = await shop.operate("POST", f"/risk/blocks/{named}/remove", {"reason": "a test"})
+    assert removed.status == 204, removed
+
+
 async def rest(shop: Shop, route: Route) -> None:
     """Wait until what a life has set going is over, so that nobody counts its rows."""
     if route.path in BEFORE:
@@ -95,6 +121,9 @@ async def _take(shop: Shop, step: str, order_id: str, shopper: str) -> None:
         case "pay":
             await shop.pay(order_id, shopper)
             await shop.until_order(order_id, shopper, "paid")
+            return
+        case "hold":
+            await _hold(shop, order_id, shopper)
             return
         case "cancel":
             await shop.cancel(order_id, shopper)

@@ -40,6 +40,13 @@ GET  /admin/v1/sales/{sale}/policy                    yes    yes      no
 PUT  /admin/v1/sales/{sale}/policy                    no     yes      no
 POST /admin/v1/orders/{order}/refunds                no     yes      no
 POST /admin/v1/refunds/{refund}/retry                no     yes      no
+GET  /admin/v1/risk/blocks                           yes    yes      no
+POST /admin/v1/risk/blocks                           no     yes      no
+POST /admin/v1/risk/blocks/{block}/remove            no     yes      no
+GET  /admin/v1/risk/holds                            yes    yes      no
+GET  /admin/v1/orders/{order}/risk                   yes    yes      no
+POST /admin/v1/orders/{order}/risk/release           no     yes      no
+POST /admin/v1/orders/{order}/risk/reject            no     yes      no
 GET  /admin/v1/dead-letters                          yes    yes      no
 POST /admin/v1/dead-letters/drop                     no     yes      no
 POST /admin/v1/dead-letters/retry                    no     yes      no

@@ -114,6 +114,7 @@ async def make_things(shop):
         "{order}": order_id,
         "{code}": "none",
         "{refund}": "none",
+        "{block}": "none",
         "{provider}": "sandbox",
         "{number}": "1",
     }

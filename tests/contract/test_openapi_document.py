@@ -92,6 +92,8 @@ async def test_a_success_is_as_documented(door, shop, route):
     path = route.path.replace("{sale}", sale).replace("{order}", order_id).replace("{number}", "1")
     if "{code}" in path:
         path = path.replace("{code}", await an_account(shop))
+    if "{block}" in path:
+        path = path.replace("{block}", await lives.block(shop, "nobody", "refuse"))
     if "{refund}" in path:
         bought = (await shop.buy(sale, "ann"))["order_id"]
         path = path.replace("{refund}", await lives.ask_refund(shop, bought))

@@ -1,0 +1,1 @@
+"""Whether a payment may be opened at all: limits, blocks, holds, each with its reason."""
