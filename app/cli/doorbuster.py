@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "openapi": "app.cli.openapi:openapi",
     "version": "app.cli.configuration:version",
     "settle": "app.cli.settle:settle",
+    "bank": "app.cli.bank:bank",
     "load": "app.cli.load:load",
 }
 

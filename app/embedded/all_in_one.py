@@ -288,6 +288,7 @@ def _environment(plan: _Plan, extra: Mapping[str, str]) -> dict[str, str]:
     Nothing is read from the environment here (that is settings.py's part): it is handed on.
     """
     return {
+        "DOORBUSTER_PAYMENTS__BANK_ACCOUNT": "DEMO 0000 0000 0000",  # or a given one
         **os.environ,
         "DOORBUSTER_EMBEDDED": "1",
         "DOORBUSTER_REDIS__URL": plan.redis,

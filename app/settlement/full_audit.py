@@ -17,6 +17,7 @@ from app.orders.groups.audit import audit_groups
 from app.payments.audit import audit_payments
 from app.settlement.audit import audit_ledger
 from app.settlement.audit_postings import audit_postings, facts_wait
+from app.settlement.house.audit import audit_house
 from app.storage.shards import Database, Shards
 
 
@@ -44,6 +45,7 @@ async def audit_all(
         *await _unless_away("groups", audit_groups(shards, redis, deployment, sale)),
         *await _unless_away("payments", audit_payments(shards, sale)),
         *await _unless_away("ledger", _audit_books(shards, redis, ledger, deployment)),
+        *await _unless_away("house", audit_house(ledger)),
         *await _unless_away("ledger and shards", audit_postings(shards, ledger)),
     ]
 

@@ -51,6 +51,9 @@ from app.sales.routes import endpoints as sale_endpoints
 from app.settings import Settings, require
 from app.settlement.books import Books
 from app.settlement.full_audit import audit_all
+from app.settlement.house.desk import House
+from app.settlement.house.routes import admin_endpoints as house_admin_endpoints
+from app.settlement.house.routes import endpoints as house_endpoints
 from app.settlement.routes import admin_endpoints as ledger_endpoints
 from app.settlement.routes import audit_endpoint
 from app.storage.redis import ScriptConnection, open_redis
@@ -190,6 +193,7 @@ class Api:
             *order_endpoints(self._order_desk()),
             *group_endpoints(self._group_desk()),
             *payment_endpoints(self._stage),
+            *house_endpoints(House(self._stores.ledger, self._stage)),
             *event_endpoints(self._event_desk()),
             last_order_endpoint(
                 LastOrders(self._stores.shards, self.catalog, self.clock.now_ms, {})
@@ -204,6 +208,7 @@ class Api:
             *stock_endpoints(self.catalog, self.stock, self._read_queues),
             *order_admin_endpoints(self._order_desk()),
             *payment_admin_endpoints(self._stage),
+            *house_admin_endpoints(House(self._stores.ledger, self._stage)),
             *risk_admin_endpoints(self._stage),
             *fulfilment_admin_endpoints(self._fulfilment_desk()),
             *letter_endpoints(self._stores.shards, self.catalog),

@@ -35,7 +35,27 @@ BEFORE: Final = {
     ),
 }  # fmt: skip
 
+BANK_LINE: Final = {
+    "reference": "line-1",
+    "amount_minor": 1,
+    "currency": "CNY",
+    "booked_at": "2026-01-02T03:04:05Z",
+    "remark": "nobody's",
+}
 BODIES: Final = {
+    "/v1/orders/{order}/payments": {"provider": "sandbox", "product": "qr"},
+    "/admin/v1/payments/{payment}/confirm": {
+        "amount_minor": 1, "currency": "CNY", "reference": "slip-1", "note": "a test",
+    },
+    "/admin/v1/refunds/{refund}/paid-back": {"reference": "back-1", "note": "a test"},
+    "/admin/v1/balances/top-ups": {
+        "shopper": "ann", "amount_minor": 1, "currency": "CNY", "reason": "a test",
+    },
+    "/admin/v1/bank-lines": {
+        "lines": [BANK_LINE], "reason": "a test",
+    },
+    "/admin/v1/bank-lines/{line}/assign": {"payment_id": "0" * 28, "reason": "a test"},
+    "/admin/v1/bank-lines/{line}/send-back": {"reference": "return-1", "reason": "a test"},
     "/admin/v1/risk/blocks": {"kind": "shopper", "value": "nobody", "reason": "a test"},
     "/v1/orders/{order}/delivery": DELIVERY,
     "/v1/orders/{order}/invoice-wish": {"title": "Ann Lee"},
@@ -47,7 +67,7 @@ BODIES: Final = {
     "/admin/v1/orders/search": {"mobile": "+14155550100"},
     "/admin/v1/orders/{order}/after-sales/{number}/resend": PARCEL,
     "/admin/v1/sales/{sale}/policy": {"refundable": "before_shipping"},
-}
+}  # fmt: skip
 """A body that each of these routes takes."""
 PLAIN: Final = {
     "title": "Plain",

@@ -40,6 +40,13 @@ GET  /admin/v1/sales/{sale}/policy                    yes    yes      no
 PUT  /admin/v1/sales/{sale}/policy                    no     yes      no
 POST /admin/v1/orders/{order}/refunds                no     yes      no
 POST /admin/v1/refunds/{refund}/retry                no     yes      no
+POST /admin/v1/refunds/{refund}/paid-back            no     yes      no
+POST /admin/v1/payments/{payment}/confirm            no     yes      no
+POST /admin/v1/balances/top-ups                      no     yes      no
+POST /admin/v1/bank-lines                            no     yes      no
+GET  /admin/v1/bank-lines                            yes    yes      no
+POST /admin/v1/bank-lines/{line}/assign              no     yes      no
+POST /admin/v1/bank-lines/{line}/send-back           no     yes      no
 GET  /admin/v1/risk/blocks                           yes    yes      no
 POST /admin/v1/risk/blocks                           no     yes      no
 POST /admin/v1/risk/blocks/{block}/remove            no     yes      no

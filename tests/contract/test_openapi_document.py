@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.contract import lives
+from tests.contract import house_lives, lives
 from tests.contract.documented import DOCUMENTS, routes
 from tests.contract.door import check
 from tests.journeys.group_rush import open_group_sale
@@ -92,6 +92,7 @@ async def test_a_success_is_as_documented(door, shop, route):
     path = route.path.replace("{sale}", sale).replace("{order}", order_id).replace("{number}", "1")
     if "{code}" in path:
         path = path.replace("{code}", await an_account(shop))
+    path, told = await house_lives.prepare(shop, path)
     if "{block}" in path:
         path = path.replace("{block}", await lives.block(shop, "nobody", "refuse"))
     if "{refund}" in path:
@@ -101,7 +102,7 @@ async def test_a_success_is_as_documented(door, shop, route):
         path = path.replace("{group}", await a_group(shop))
     raw = None
     if route.body is not None:
-        raw = json.dumps(BODIES.get(route.path, {"reason": "a test"})).encode()
+        raw = json.dumps({**BODIES.get(route.path, {"reason": "a test"}), **told}).encode()
     token = door.token_for(route)
     reply = await door.knock(route, path, token=token, raw=raw, key=new_key())
     assert 200 <= reply.status < 300, reply

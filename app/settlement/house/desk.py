@@ -23,7 +23,7 @@ from app.payments.refunds import apply_refund
 from app.payments.stage import PaymentStage
 from app.payments.store import read_attempt
 from app.sales.store import Act, note_act
-from app.settlement.house import store
+from app.settlement.house import line_store, store
 from app.settlement.house.provider import refund_snapshot
 from app.settlement.house.rules import (
     BALANCE,
@@ -143,6 +143,8 @@ class House:
             LedgerUnavailable: unknown; repeat.
         """
         async with self.ledger.transaction() as connection:
+            # An import holds the bank's account and then wants the receivable: not both at once.
+            await line_store.lock_lines(connection)
             refund = await store.lock_refund(connection, number)
             if refund is None or refund.provider == BALANCE:
                 return HouseRefusal.NOT_FOUND

@@ -7,6 +7,7 @@ enquiry carries the answer to the order whatever process dies in between. A call
 that the database did not answer is unknown and may be repeated.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
@@ -52,7 +53,7 @@ _STATES: Final = {
 }
 
 
-class HouseProvider:
+class HouseProvider(ABC):
     """What the three have in common; each says how it opens and how it pays back."""
 
     code: str
@@ -146,12 +147,13 @@ class HouseProvider:
             remittance_code=remittance_code(number) if self.code == TRANSFER else None,
         )
 
+    @abstractmethod
     async def _open(
         self, connection: Connection, payment: HousePayment, charge: ChargeRequest
     ) -> Result[Action]:
-        raise NotImplementedError
+        """Say how a payment that is not closed is paid; its row is locked."""
 
-    async def _pay_back(self, connection: Connection, refund: store.HouseRefund) -> None:
+    async def _pay_back(self, connection: Connection, refund: store.HouseRefund) -> None:  # noqa: B027  what most of them do
         """Leave it to an operator, who says when the money went and by what proof."""
 
 
