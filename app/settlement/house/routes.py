@@ -231,16 +231,7 @@ def admin_endpoints(house: House) -> list[Endpoint]:
             {201: Imported},
             HouseRefusal.IDEMPOTENCY_MISMATCH,
         ),
-        Endpoint(
-            method="GET",
-            path="/admin/v1/bank-lines",
-            handler=bank.show,
-            summary="List bank lines: in suspense, matched or returned.",
-            access=Access.VIEWER,
-            answers={200: LineList},
-            query=LinesQuery,
-            refusals=_REFUSALS,
-        ),
+        _list_lines(bank.show),
         _write(
             "bank-lines/{line}/assign",
             bank.assign,
@@ -262,6 +253,19 @@ def admin_endpoints(house: House) -> list[Endpoint]:
             HouseRefusal.BANK_LINE_SETTLED,
         ),
     ]
+
+
+def _list_lines(handler: Handler) -> Endpoint:
+    return Endpoint(
+        method="GET",
+        path="/admin/v1/bank-lines",
+        handler=handler,
+        summary="List bank lines: in suspense, matched or returned.",
+        access=Access.VIEWER,
+        answers={200: LineList},
+        query=LinesQuery,
+        refusals=_REFUSALS,
+    )
 
 
 def _write(
