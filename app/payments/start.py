@@ -363,7 +363,12 @@ async def _call(
 
 
 async def _create(provider: Provider, wish: PaymentWish, attempt: Attempt) -> Result[Action]:
-    """Call, and after an unclear end call once more: only the first can prove "not sent"."""
+    """
+    Call, and after an unclear end call once more.
+
+    Only what opens it makes that call clear: the first may be open although the second
+    was refused or never sent, and nothing may be opened elsewhere then.
+    """
     charge = ChargeRequest(
         number=attempt.number,
         product=wish.product,
@@ -381,4 +386,4 @@ async def _create(provider: Provider, wish: PaymentWish, attempt: Attempt) -> Re
     if first.outcome is not Outcome.UNKNOWN:
         return first
     second = await provider.create(charge)
-    return first if second.outcome is Outcome.NOT_SENT else second
+    return second if second.outcome in {Outcome.CONFIRMED, Outcome.PENDING} else first
