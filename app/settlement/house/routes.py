@@ -18,7 +18,7 @@ from app.settlement.house.line_store import BankLine, NewLine
 from app.settlement.house.rules import find_codes
 from app.web.access import Access
 from app.web.body import read_body, respond
-from app.web.endpoint import Endpoint, Handler
+from app.web.endpoint import Endpoint
 from app.web.headers import idempotency_key
 from app.web.invalid import field_invalid
 from app.web.keys import OPERATOR, SHOPPER
@@ -192,102 +192,102 @@ def endpoints(house: House) -> list[Endpoint]:
 
 
 def admin_endpoints(house: House) -> list[Endpoint]:
-    """Return the operators' routes of the house."""
-    hand, bank = _ByHand(house), _Lines(BankDesk(house))
+    """Return the operators' routes of the house; what makes something does so once per key."""
+    return [*_acts_by_hand(_ByHand(house)), *_acts_on_lines(_Lines(BankDesk(house)))]
+
+
+def _acts_by_hand(hand: "_ByHand") -> list[Endpoint]:
     return [
-        _write(
-            "payments/{payment}/confirm",
-            hand.confirm,
-            "Confirm an offline payment with proof.",
-            ConfirmPayment,
-            {200: Settled},
-            HouseRefusal.NOT_FOUND,
-            HouseRefusal.PAYMENT_NOT_OPEN,
-            HouseRefusal.AMOUNT_MISMATCH,
-            HouseRefusal.PROOF_REUSED,
+        Endpoint(
+            method="POST",
+            path="/admin/v1/payments/{payment}/confirm",
+            handler=hand.confirm,
+            summary="Confirm an offline payment with proof.",
+            access=Access.OPERATOR,
+            answers={200: Settled},
+            body=ConfirmPayment,
+            refusals=(
+                HouseRefusal.NOT_FOUND,
+                HouseRefusal.PAYMENT_NOT_OPEN,
+                HouseRefusal.AMOUNT_MISMATCH,
+                HouseRefusal.PROOF_REUSED,
+                *_REFUSALS,
+            ),
         ),
-        _write(
-            "refunds/{refund}/paid-back",
-            hand.paid_back,
-            "Record that a refund was paid back by hand, with proof.",
-            ConfirmPaidBack,
-            {200: Settled},
-            HouseRefusal.NOT_FOUND,
-            HouseRefusal.REFUND_SETTLED,
+        Endpoint(
+            method="POST",
+            path="/admin/v1/refunds/{refund}/paid-back",
+            handler=hand.paid_back,
+            summary="Record that a refund was paid back by hand, with proof.",
+            access=Access.OPERATOR,
+            answers={200: Settled},
+            body=ConfirmPaidBack,
+            refusals=(HouseRefusal.NOT_FOUND, HouseRefusal.REFUND_SETTLED, *_REFUSALS),
         ),
-        _write(
-            "balances/top-ups",
-            hand.top_up,
-            "Put money on a shopper's balance.",
-            TopUp,
-            {201: ToppedUp},
-            HouseRefusal.IDEMPOTENCY_MISMATCH,
-        ),
-        _write(
-            "bank-lines",
-            bank.bring,
-            "Import lines of a bank statement, each once by its reference.",
-            ImportLines,
-            {201: Imported},
-            HouseRefusal.IDEMPOTENCY_MISMATCH,
-        ),
-        _list_lines(bank.show),
-        _write(
-            "bank-lines/{line}/assign",
-            bank.assign,
-            "Let a bank line in suspense pay an open payment of its amount.",
-            AssignLine,
-            {200: LineView},
-            HouseRefusal.NOT_FOUND,
-            HouseRefusal.PAYMENT_NOT_OPEN,
-            HouseRefusal.AMOUNT_MISMATCH,
-            HouseRefusal.BANK_LINE_SETTLED,
-        ),
-        _write(
-            "bank-lines/{line}/send-back",
-            bank.send_back,
-            "Record that a bank line in suspense was sent back.",
-            SendBack,
-            {200: LineView},
-            HouseRefusal.NOT_FOUND,
-            HouseRefusal.BANK_LINE_SETTLED,
+        Endpoint(
+            method="POST",
+            path="/admin/v1/balances/top-ups",
+            handler=hand.top_up,
+            summary="Put money on a shopper's balance.",
+            access=Access.OPERATOR,
+            answers={201: ToppedUp},
+            body=TopUp,
+            refusals=(HouseRefusal.IDEMPOTENCY_MISMATCH, *_REFUSALS),
+            idempotent_key=True,
         ),
     ]
 
 
-def _list_lines(handler: Handler) -> Endpoint:
-    return Endpoint(
-        method="GET",
-        path="/admin/v1/bank-lines",
-        handler=handler,
-        summary="List bank lines: in suspense, matched or returned.",
-        access=Access.VIEWER,
-        answers={200: LineList},
-        query=LinesQuery,
-        refusals=_REFUSALS,
-    )
-
-
-def _write(
-    path: str,
-    handler: Handler,
-    summary: str,
-    body: type[msgspec.Struct],
-    answers: Mapping[int, type],
-    *refusals: HouseRefusal,
-) -> Endpoint:
-    """Declare one act of an operator; what answers 201 makes something, once per key."""
-    return Endpoint(
-        method="POST",
-        path=f"/admin/v1/{path}",
-        handler=handler,
-        summary=summary,
-        access=Access.OPERATOR,
-        answers=answers,
-        body=body,
-        refusals=(*refusals, *_REFUSALS),
-        idempotent_key=201 in answers,
-    )
+def _acts_on_lines(bank: "_Lines") -> list[Endpoint]:
+    return [
+        Endpoint(
+            method="POST",
+            path="/admin/v1/bank-lines",
+            handler=bank.bring,
+            summary="Import lines of a bank statement, each once by its reference.",
+            access=Access.OPERATOR,
+            answers={201: Imported},
+            body=ImportLines,
+            refusals=(HouseRefusal.IDEMPOTENCY_MISMATCH, *_REFUSALS),
+            idempotent_key=True,
+        ),
+        Endpoint(
+            method="GET",
+            path="/admin/v1/bank-lines",
+            handler=bank.show,
+            summary="List bank lines: in suspense, matched or returned.",
+            access=Access.VIEWER,
+            answers={200: LineList},
+            query=LinesQuery,
+            refusals=_REFUSALS,
+        ),
+        Endpoint(
+            method="POST",
+            path="/admin/v1/bank-lines/{line}/assign",
+            handler=bank.assign,
+            summary="Let a bank line in suspense pay an open payment of its amount.",
+            access=Access.OPERATOR,
+            answers={200: LineView},
+            body=AssignLine,
+            refusals=(
+                HouseRefusal.NOT_FOUND,
+                HouseRefusal.PAYMENT_NOT_OPEN,
+                HouseRefusal.AMOUNT_MISMATCH,
+                HouseRefusal.BANK_LINE_SETTLED,
+                *_REFUSALS,
+            ),
+        ),
+        Endpoint(
+            method="POST",
+            path="/admin/v1/bank-lines/{line}/send-back",
+            handler=bank.send_back,
+            summary="Record that a bank line in suspense was sent back.",
+            access=Access.OPERATOR,
+            answers={200: LineView},
+            body=SendBack,
+            refusals=(HouseRefusal.NOT_FOUND, HouseRefusal.BANK_LINE_SETTLED, *_REFUSALS),
+        ),
+    ]
 
 
 class _Routes:
