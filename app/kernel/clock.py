@@ -1,10 +1,12 @@
 """The one way to ask for the time."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Protocol
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
 
@@ -35,7 +37,7 @@ def instant(unix_ms: int) -> datetime:
 def unix_ms(moment: datetime) -> int:
     """Turn an aware datetime into Unix milliseconds, rounded down."""
     assert moment.tzinfo is not None, "a naive instant has no meaning"
-    return int(moment.timestamp() * 1000 + 1e-4)
+    return (moment - _EPOCH) // _MILLISECOND  # a float would be a millisecond off at times
 
 
 def is_in_reach(moment: datetime) -> bool:

@@ -23,6 +23,9 @@ CONTRACT = """
 409 order_not_shippable order_not_confirmable delivery_locked refund_exceeds_paid not_refundable
 409 group_full group_expired already_in_group payment_in_progress sale_state_conflict
 409 approval_required order_not_reviewable after_sale_conflict
+403 payment_refused
+409 payment_held payment_not_held payment_not_open balance_insufficient
+409 amount_mismatch proof_reused refund_settled bank_line_settled
 422 validation_failed idempotency_mismatch
 429 too_many_requests
 500 internal_error
