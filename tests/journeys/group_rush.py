@@ -16,6 +16,7 @@ from tests.waiting import eventually
 SIZE: Final = 3
 TRIES_MAX: Final = 6  # of a shopper who finds groups full
 AT_ONCE_MAX: Final = 100
+GROUPS_THAT_PAY: Final = 3  # so that some form whatever the dice say
 FINAL: Final = frozenset({"paid", "closed", "refunded"})
 FINAL_SECONDS: Final = 120.0
 NO_SEAT: Final = frozenset({"group_full", "group_expired", "group_not_found"})
@@ -42,10 +43,11 @@ class Rush:
     groups: list[str] = field(default_factory=list)
     bought: list[Bought] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    full: set[str] = field(default_factory=set)
 
-    async def run(self, shoppers: int) -> None:
+    async def run(self, shoppers: int, at_once: int) -> None:
         """Let everybody come, some at a time, and do what they will."""
-        turn = asyncio.Semaphore(AT_ONCE_MAX)
+        turn = asyncio.Semaphore(at_once)
 
         async def visit(number: int) -> None:
             async with turn:
@@ -62,18 +64,24 @@ class Rush:
         if ticket["group"] not in self.groups:
             self.groups.append(ticket["group"])
         wishes = ("pay", "pay", "pay", "pay", "pay", "pay_late", "cancel", "leave")
-        one = Bought(shopper, ticket["order_id"], ticket["group"], self.chance.choice(wishes))
+        wish = self.chance.choice(wishes)
+        if ticket["group"] in self.groups[:GROUPS_THAT_PAY]:
+            wish = "pay"
+        one = Bought(shopper, ticket["order_id"], ticket["group"], wish)
         self.bought.append(one)
         await self._act(one)
 
     async def _find_seat(self, shopper: str) -> Answer:
         """Open a group, or join one of those that are heard of; another one if it is full."""
         for _ in range(TRIES_MAX):
-            recent = self.groups[-12:]
-            lead = not recent or self.chance.random() < 0.3
-            answer = await self._click(shopper, "new" if lead else self.chance.choice(recent))
+            joinable = [group for group in self.groups if group not in self.full]
+            lead = not joinable or self.chance.random() < 0.2
+            # The oldest draws the crowd: many want its last seat at once.
+            group = "new" if lead else joinable[0]
+            answer = await self._click(shopper, group)
             if answer.code not in NO_SEAT:
                 return answer
+            self.full.add(group)
         return answer
 
     async def _click(self, shopper: str, group: str) -> Answer:
@@ -130,7 +138,15 @@ async def open_group_sale(shop: Shop, **terms: Any) -> str:
     return await shop.open_sale(**terms)
 
 
-async def rush(shop: Shop, *, shoppers: int, stock: int, window_seconds: int, seed: int) -> Rush:
+async def rush(  # noqa: PLR0913  what a rush is made of
+    shop: Shop,
+    *,
+    shoppers: int,
+    stock: int,
+    window_seconds: int,
+    seed: int,
+    at_once: int = AT_ONCE_MAX,
+) -> Rush:
     """
     Let a rush happen, and check what every shopper is told at the end.
 
@@ -141,7 +157,7 @@ async def rush(shop: Shop, *, shoppers: int, stock: int, window_seconds: int, se
         shop, stock=stock, group=group, pay_within_seconds=max(3, window_seconds // 2)
     )
     one = Rush(shop, sale, random.Random(seed))  # noqa: S311  repeatable, no secret
-    await one.run(shoppers)
+    await one.run(shoppers, at_once)
     ended = await one.settled()
     groups = {name: await one.group(name) for name in one.groups}
     paid = Counter(order["group"] for order in ended.values() if order["status"] == "paid")

@@ -163,7 +163,7 @@ async def test_terms_that_make_no_groups_are_refused(shop, terms):
 
 
 async def test_a_rush_leaves_every_group_full_or_refunded(shop, promises):
-    one = await rush(shop, shoppers=150, stock=45, window_seconds=20, seed=7)
+    one = await rush(shop, shoppers=150, stock=45, window_seconds=10, seed=7, at_once=8)
     assert len(one.bought) >= 45
     await promises.hold()
     assert await shop.books_balance()
