@@ -106,7 +106,6 @@ MUTANTS: Final = (
         ),
         f"{STORE_TESTS}/orders/test_flush_store.py"
         "::test_a_batch_from_an_old_offset_is_fenced_and_writes_nothing",
-        often=True,
     ),
     Mutant(
         "the plain flush compares no epoch",
@@ -222,7 +221,6 @@ MUTANTS: Final = (
             ),
         ),
         f"{STORE_TESTS}/orders/test_groups.py::test_a_payment_after_the_end_is_given_back",
-        often=True,
     ),
     Mutant(
         "a full group takes one more",
