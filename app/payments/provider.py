@@ -2,8 +2,7 @@
 The one port to payment providers: what we ask of them, what they tell us.
 
 `Provider` is what every provider can do. What only some can do is a protocol of
-its own: `PaysOut` sends money to a person, `TellsBills` lists a day's money,
-`RenewsKeys` fetches the keys its provider signs with.
+its own: `PaysOut` sends money to a person, `TellsBills` lists a day's money.
 
 A provider is told numbers that we chose and answers with a `Result`: the
 outcome of one call, never the state of the payment. What it knows about a
@@ -457,13 +456,4 @@ class TellsBills(Protocol):
             PENDING without a value while the provider is still making it, REJECTED
             when there will be none, UNKNOWN when it fails its own hash or summary.
         """
-        ...
-
-
-@runtime_checkable
-class RenewsKeys(Protocol):
-    """A provider whose verifying keys change while we run."""
-
-    async def renew_keys(self) -> None:
-        """Fetch the keys anew; on any trouble those that are known stay."""
         ...

@@ -278,7 +278,7 @@ class WechatpayProvider:
         return await self._bill(day, BillKind.FUND, account)
 
     async def renew_keys(self) -> None:
-        """Fetch the platform certificates, at most once a minute; see provider.RenewsKeys."""
+        """Fetch the platform certificates, at most once a minute; on any trouble the known stay."""
         await self._certificates.refresh_once(self._client.ask_certificates)
 
     def parse_notification(self, headers: Mapping[str, str], raw: bytes) -> Verified:

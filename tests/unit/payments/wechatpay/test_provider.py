@@ -29,7 +29,6 @@ from app.payments.provider import (
     RefundRequest,
     RefundStatus,
     Refusal,
-    RenewsKeys,
     TellsBills,
     TransferRequest,
     TransferState,
@@ -146,7 +145,6 @@ async def test_the_port_and_what_only_some_can_do_are_there(provider: WechatpayP
     assert (port.code, port.account.merchant_id, port.account.app_id) == ("wechatpay", MCHID, APPID)
     assert isinstance(provider, PaysOut)
     assert isinstance(provider, TellsBills)
-    assert isinstance(provider, RenewsKeys)
 
 
 async def test_a_native_payment_is_a_code(gateway: Gateway, provider: WechatpayProvider):
