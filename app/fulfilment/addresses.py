@@ -76,11 +76,10 @@ class Addresses:
         async with self._shard(key).transaction() as connection:
             await put_invoice(connection, key, self.seal_invoice(key, wish))
 
-    async def find_invoice(self, key: OrderKey) -> InvoiceWish | None:
-        """Return to whom an order's invoice goes, in clear."""
+    async def sealed_invoice(self, key: OrderKey) -> SealedInvoice | None:
+        """Return to whom an order's invoice goes, still sealed but for its kind."""
         async with self._shard(key).connection() as connection:
-            sealed = await read_invoice(connection, key)
-        return None if sealed is None else self.open_invoice(key, sealed)
+            return await read_invoice(connection, key)
 
     async def check_keys(self) -> None:
         """

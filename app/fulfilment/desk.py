@@ -9,8 +9,10 @@ from app.fulfilment.claims import Claims
 from app.fulfilment.parcel_store import read_notes, read_review, read_shipment
 from app.fulfilment.parcels import Outcome, Parcels
 from app.fulfilment.review import REVIEW_MACHINE
+from app.fulfilment.tally import DELIVERY, INVOICE, UnreadableTally
 from app.fulfilment.views import (
     FulfilmentView,
+    InvoiceView,
     ReviewView,
     view_case,
     view_invoice,
@@ -19,10 +21,11 @@ from app.fulfilment.views import (
     view_review,
     view_shipment,
 )
+from app.kernel.errors import SealKeyMissing
 from app.kernel.ids import OrderKey
 from app.orders.desk import OrderDesk
 from app.orders.order import Order, OrderState
-from app.orders.views import DeliveryView, OrderView
+from app.orders.views import MaskedDeliveryView, OrderView
 from app.storage.shards import Shard, Shards
 
 
@@ -34,12 +37,28 @@ class Fulfilment:
     addresses: Addresses
     parcels: Parcels
     claims: Claims
+    unreadable: UnreadableTally
     now: Callable[[], datetime]
 
-    async def delivery_of_order(self, key: OrderKey) -> DeliveryView | None:
-        """Show where an order goes, masked."""
-        delivery = await self.addresses.find(key)
+    async def delivery_of_order(self, key: OrderKey) -> MaskedDeliveryView | None:
+        """Show where an order goes, masked; without the key, that it cannot be read now."""
+        try:
+            delivery = await self.addresses.find(key)
+        except SealKeyMissing as error:
+            self.unreadable.left_out(DELIVERY, error)
+            return MaskedDeliveryView(unreadable=True)
         return None if delivery is None else view_masked(delivery)
+
+    async def invoice_of_order(self, key: OrderKey) -> InvoiceView | None:
+        """Show to whom an order's invoice goes, likewise."""
+        sealed = await self.addresses.sealed_invoice(key)
+        if sealed is None:
+            return None
+        try:
+            return view_invoice(self.addresses.open_invoice(key, sealed))
+        except SealKeyMissing as error:
+            self.unreadable.left_out(INVOICE, error)
+            return InvoiceView(kind=sealed.kind, unreadable=True)
 
     async def take_back(self, key: OrderKey) -> bool:
         """Cancel a paid order for its shopper where the policy allows it; see Parcels."""
@@ -67,13 +86,12 @@ class FulfilmentDesk:
             review = await read_review(connection, key)
             shipment = await read_shipment(connection, key)
             notes = await read_notes(connection, key)
-        wish = await acts.addresses.find_invoice(key)
         return FulfilmentView(
             order=await self.orders.describe(order_id, order),
             review=await self._waiting(order) if review is None else view_review(review),
             shipment=None if shipment is None else view_shipment(shipment),
             after_sales=[view_case(case) for case in await acts.claims.of_order(key)],
-            invoice=None if wish is None else view_invoice(wish),
+            invoice=await acts.invoice_of_order(key),
             notes=[view_note(note) for note in notes],
         )
 

@@ -27,7 +27,6 @@ _FOUND: Final = (
     "order_not_found",
     "order_not_confirmed",
     "shard_unavailable",
-    "seal_key_missing",
 )
 CASE_REFUSALS: Final = ("after_sale_not_found", "after_sale_conflict", "refund_exceeds_paid")
 
@@ -87,7 +86,7 @@ def endpoints(desk: FulfilmentDesk) -> list[Endpoint]:
             access=Access.SHOPPER,
             answers={200: OrderView},
             body=ChangeDelivery,
-            refusals=(*_FOUND, "delivery_locked"),
+            refusals=(*_FOUND, "delivery_locked", "seal_key_missing"),
         ),
         Endpoint(
             method="POST",

@@ -1,14 +1,16 @@
 """How what follows a payment looks from outside."""
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from app.fulfilment.after_sale import AfterSale, Parcel
 from app.fulfilment.delivery import Delivery, mask
 from app.fulfilment.invoice import InvoiceWish
 from app.fulfilment.parcel_store import Note, Review, Shipment
-from app.orders.views import DeliveryView, OrderView
+from app.orders.views import MaskedDeliveryView, OrderView
 from app.sales.policy import PolicyTerms
 
 
@@ -41,12 +43,25 @@ class AfterSaleList(msgspec.Struct, frozen=True, kw_only=True):
     items: list[AfterSaleView]
 
 
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an order goes, in clear: what its label says."""
+
+    receiver: str
+    mobile: str
+    address: str
+
+
 class InvoiceView(msgspec.Struct, frozen=True, kw_only=True):
-    """To whom an invoice goes; masked but for a company's name."""
+    """
+    To whom an invoice goes; masked but for a company's name.
+
+    Either `title` and `tax_number`, or `unreadable`: this process was not given the key.
+    """
 
     kind: str
-    title: str
-    tax_number: str | None
+    title: str | UnsetType = UNSET
+    tax_number: str | UnsetType | None = UNSET
+    unreadable: Literal[True] | UnsetType = UNSET
 
 
 class ReviewView(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +113,10 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     confirm_after_seconds: int
 
 
-def view_masked(delivery: Delivery) -> DeliveryView:
+def view_masked(delivery: Delivery) -> MaskedDeliveryView:
     """Show enough of the details to recognise one's own by."""
     shown = mask(delivery)
-    return DeliveryView(receiver=shown.receiver, mobile=shown.mobile, address=shown.address)
+    return MaskedDeliveryView(receiver=shown.receiver, mobile=shown.mobile, address=shown.address)
 
 
 def view_case(case: AfterSale) -> AfterSaleView:

@@ -27,13 +27,13 @@ from app.orders.store import (
     orders_of_shopper,
     read_ticket,
 )
-from app.orders.views import DeliveryView, OrderView, view_order, view_ticket_state
+from app.orders.views import MaskedDeliveryView, OrderView, view_order, view_ticket_state
 from app.sales.catalog import Catalog
 from app.storage.shards import Shard, Shards
 
 MoneyOfOrder: TypeAlias = Callable[[OrderKey], Awaitable[tuple[list[Any], list[Any]]]]
 """Views of an order's payments and refunds; a later stage knows them."""
-DeliveryOfOrder: TypeAlias = Callable[[OrderKey], Awaitable[DeliveryView | None]]
+DeliveryOfOrder: TypeAlias = Callable[[OrderKey], Awaitable[MaskedDeliveryView | None]]
 """Where an order goes, masked; likewise."""
 TakeBack: TypeAlias = Callable[[OrderKey], Awaitable[bool]]
 """Cancel a paid order and refund it, if its sale's policy says so; likewise."""

@@ -109,7 +109,7 @@ def endpoints(desk: OrderDesk) -> list[Endpoint]:
             summary="One of the shopper's own orders.",
             access=Access.SHOPPER,
             answers={200: OrderView},
-            refusals=("order_not_found", "shard_unavailable", "seal_key_missing"),
+            refusals=("order_not_found", "shard_unavailable"),
             speaks_msgpack=True,
         ),
         Endpoint(
@@ -120,7 +120,7 @@ def endpoints(desk: OrderDesk) -> list[Endpoint]:
             access=Access.SHOPPER,
             answers={200: OrderList},
             query=OrderPage,
-            refusals=("shard_unavailable", "seal_key_missing"),
+            refusals=("shard_unavailable",),
             speaks_msgpack=True,
         ),
         Endpoint(
@@ -135,7 +135,6 @@ def endpoints(desk: OrderDesk) -> list[Endpoint]:
                 "order_not_confirmed",
                 "order_not_cancellable",
                 "shard_unavailable",
-                "seal_key_missing",
             ),
             speaks_msgpack=True,
         ),
@@ -154,7 +153,7 @@ def admin_endpoints(desk: OrderDesk) -> list[Endpoint]:
             access=Access.VIEWER,
             answers={200: OrderList},
             query=AdminOrderPage,
-            refusals=("sale_not_found", "shard_unavailable", "seal_key_missing"),
+            refusals=("sale_not_found", "shard_unavailable"),
         ),
         Endpoint(
             method="GET",
@@ -163,7 +162,7 @@ def admin_endpoints(desk: OrderDesk) -> list[Endpoint]:
             summary="One order with its full timeline.",
             access=Access.VIEWER,
             answers={200: OrderTimeline},
-            refusals=("order_not_found", "shard_unavailable", "seal_key_missing"),
+            refusals=("order_not_found", "shard_unavailable"),
         ),
     ]
 

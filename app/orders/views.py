@@ -1,9 +1,10 @@
 """How an order and a ticket look from outside."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from app.kernel.clock import instant
 from app.orders.order import Order, Ticket
@@ -39,12 +40,18 @@ class GoodsView(msgspec.Struct, frozen=True, kw_only=True):
     price_minor: int
 
 
-class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an order goes, masked: enough to recognise one's own details by."""
+class MaskedDeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Where an order goes, masked: enough to recognise one's own details by.
 
-    receiver: str
-    mobile: str
-    address: str
+    Either all three, or `unreadable` alone: they are there, and this process was not
+    given the key that opens them.
+    """
+
+    receiver: str | UnsetType = UNSET
+    mobile: str | UnsetType = UNSET
+    address: str | UnsetType = UNSET
+    unreadable: Literal[True] | UnsetType = UNSET
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +76,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     reference: str | None = None
     goods: list[GoodsView] = []
-    delivery: DeliveryView | None = None
+    delivery: MaskedDeliveryView | None = None
     group: str | None = None
     payments: list[Any] = []
     refunds: list[Any] = []

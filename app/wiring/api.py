@@ -139,7 +139,7 @@ class Api:
         self._metrics = metrics
         self.clock = ServerClock(SystemClock())
         self.catalog = Catalog(stores.shards)
-        self._acts = fulfilment_of(settings, stores.shards, stage)
+        self._acts = fulfilment_of(settings, stores.shards, stage, metrics)
         self._watch = Watch(stores.shards, settings.orders.events)
         self.stock = Stock(stores.shards, stores.redis, stores.deployment)
         api_url = settings.redis.api_url or settings.redis.url

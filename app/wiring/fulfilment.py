@@ -7,17 +7,21 @@ from app.fulfilment.claims import Claims
 from app.fulfilment.desk import Fulfilment
 from app.fulfilment.parcels import Parcels
 from app.fulfilment.seals import FieldSeals, read_seal_keys
+from app.fulfilment.tally import UnreadableTally
 from app.kernel.loop import Pace
 from app.payments.stage import PaymentStage
 from app.settings import Settings
 from app.storage.shards import Shards
+from app.telemetry.metrics import Metrics
 from app.wiring.loops import Work
 
 CONFIRM_PACE = Pace(idle_ms=1_000)  # days have passed: a second is soon enough
 RESEAL_PACE = Pace(idle_ms=5_000)  # nothing to do but for a while after a key was replaced
 
 
-def fulfilment_of(settings: Settings, shards: Shards, stage: PaymentStage) -> Fulfilment:
+def fulfilment_of(
+    settings: Settings, shards: Shards, stage: PaymentStage, metrics: Metrics
+) -> Fulfilment:
     """
     Make the acts of the stage.
 
@@ -30,6 +34,7 @@ def fulfilment_of(settings: Settings, shards: Shards, stage: PaymentStage) -> Fu
         addresses=Addresses(shards, seals),
         parcels=Parcels(shards),
         claims=Claims(shards),
+        unreadable=UnreadableTally(metrics.registry),
         now=stage.now,
     )
 

@@ -52,7 +52,7 @@ async def run_worker(settings: Settings, stopping: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as opened:
         stores = await opened.enter_async_context(open_stores(settings, metrics))
         stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
-        acts = fulfilment_of(settings, stores.shards, stage)
+        acts = fulfilment_of(settings, stores.shards, stage, metrics)
         await acts.addresses.check_keys()
         # Its own connections: a wave of returns must not hold up the flush.
         flush_redis = open_redis(settings.redis.url, client_name="doorbuster-flusher")

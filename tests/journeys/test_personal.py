@@ -224,8 +224,7 @@ async def test_a_key_is_replaced_while_shoppers_read_and_write(orders, shop, ser
                 for role in ("api", "worker"):
                     await until_refused(service, role, kid, early)
                 order_id, shopper = next(iter(details))
-                unread = await shop.order(order_id, shopper)  # its process knows the old key alone
-                assert (unread.status, unread.code) == (503, "seal_key_missing")
+                await look_without_the_key(shop, order_id, shopper)
         back = json.dumps([{**old, "use": "seal"}, {**json.loads(seals)[0], "use": "open"}])
         worker = {"DOORBUSTER_FULFILMENT__DELIVERY_KEYS": back, **WITHOUT_METRICS}
         with role_beside(service, "worker", **worker):
@@ -233,6 +232,20 @@ async def test_a_key_is_replaced_while_shoppers_read_and_write(orders, shop, ser
         assert (await shop.order(order_id, shopper)).status == 200
     finally:
         writing.cancel()
+
+
+async def look_without_the_key(shop, order_id, shopper):
+    """Look at an order through the process that knows the old key alone: all but its details."""
+    shown = await shop.order(order_id, shopper)
+    assert shown.status == 200
+    assert (shown.body["status"], shown.body["delivery"]) == ("pending", {"unreadable": True})
+    seen = await shop.read(f"/orders/{order_id}/fulfilment")
+    assert seen["order"]["delivery"] == {"unreadable": True}
+    url = f"{shop.run.public}/v1/orders/{order_id}/delivery"
+    changed = await shop.ask("PUT", url, body=planted(), token=shop.token(shopper))
+    assert (changed.status, changed.code) == (503, "seal_key_missing")
+    label = await shop.operate("GET", f"/orders/{order_id}/delivery")
+    assert (label.status, label.code) == (503, "seal_key_missing")
 
 
 async def until_refused(service, role, kid, settings):

@@ -16,6 +16,7 @@ from app.fulfilment.review import Decision
 from app.fulfilment.routes import CASE_REFUSALS, SendParcel, take_step
 from app.fulfilment.views import (
     AfterSaleView,
+    DeliveryView,
     FulfilmentView,
     NoteView,
     PolicyView,
@@ -23,7 +24,7 @@ from app.fulfilment.views import (
     view_policy,
 )
 from app.orders.order import Order, TicketState
-from app.orders.views import DeliveryView, OrderList, OrderView
+from app.orders.views import OrderList, OrderView
 from app.sales.policy import faults_of_policy
 from app.sales.store import Act, note_act
 from app.sales.views import PolicyRules
@@ -39,7 +40,6 @@ _FOUND: Final = (
     "order_not_found",
     "order_not_confirmed",
     "shard_unavailable",
-    "seal_key_missing",
 )
 _SALE: Final = ("sale_not_found", "shard_unavailable")
 _CASE: Final = "/admin/v1/orders/{order}/after-sales/{number}/"
@@ -83,7 +83,7 @@ def _order_endpoints(routes: "_Routes") -> list[Endpoint]:
             access=Access.OPERATOR,
             answers={200: OrderList},
             body=SearchOrders,
-            refusals=("shard_unavailable", "seal_key_missing"),
+            refusals=("shard_unavailable",),
         ),
         Endpoint(
             method="GET",
@@ -101,7 +101,7 @@ def _order_endpoints(routes: "_Routes") -> list[Endpoint]:
             summary="Where an order goes, in clear, for its label; each look is written down.",
             access=Access.OPERATOR,
             answers={200: DeliveryView},
-            refusals=(*_FOUND, "not_found"),
+            refusals=(*_FOUND, "not_found", "seal_key_missing"),
         ),
         Endpoint(
             method="POST",
