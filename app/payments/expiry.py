@@ -8,10 +8,12 @@ the provider's signed answer counts. Unknown is never failure: the order stays
 
 import asyncio
 import contextlib
+import hashlib
 import random
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
 import structlog
 
 from app.kernel.ids import OrderKey
@@ -160,10 +162,17 @@ async def _end_of(stage: PaymentStage, attempt: Attempt, outcome: EventOutcome) 
 def _as_message(
     stage: PaymentStage, provider: Provider, told: Result[PaySnapshot], snapshot: PaySnapshot
 ) -> Verified:
-    """Keep a signed answer like a callback: one record per attempt and state."""
+    """
+    Keep a signed answer like a callback: one record per attempt, state and what was compared.
+
+    The same answer, held against the same account, is a repeat. One that contradicted us is
+    judged anew once it says something else, or once a mistake in the account was mended.
+    """
+    compared = msgspec.json.encode((provider.account, snapshot))
+    digest = hashlib.blake2b(compared, digest_size=8).hexdigest()
     event = Event(
         provider=provider.code,
-        notification_id=f"query:{snapshot.number}:{snapshot.state}",
+        notification_id=f"query:{snapshot.number}:{snapshot.state}:{digest}",
         event_at=stage.now(),
         about=snapshot,
     )

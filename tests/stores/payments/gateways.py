@@ -5,6 +5,7 @@ from typing import Any
 
 from app.payments.provider import (
     AttemptReference,
+    MerchantAccount,
     Outcome,
     RefundRequest,
     RefundSnapshot,
@@ -46,3 +47,14 @@ class Hanging:
         self.asked += 1
         await asyncio.Event().wait()
         raise AssertionError
+
+
+class Renamed:
+    """The real provider, but for who we say that we are there."""
+
+    def __init__(self, real: SandboxProvider, account: MerchantAccount) -> None:
+        self._real = real
+        self.account = account
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)

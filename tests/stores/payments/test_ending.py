@@ -1,6 +1,7 @@
 """How the end of an attempt is learnt when nobody tells us: enquiry and closer."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
@@ -11,7 +12,7 @@ from app.payments.intent import AttemptState
 from app.payments.provider import Provider
 from app.payments.stage import Providers
 from tests.stores.payments.desk import Desk
-from tests.stores.payments.gateways import Hanging
+from tests.stores.payments.gateways import Hanging, Renamed
 
 SECOND_MS = 1_000
 HOUR_MS = 3_600 * SECOND_MS
@@ -128,6 +129,25 @@ async def test_a_provider_that_contradicts_us_leaves_the_order_waiting(desk: Des
     for _ in range(2):
         assert await settle_attempts(desk.stage, [key]) == {key: AttemptsSettled.UNKNOWN}
     assert await desk.outcomes() == ["amount_mismatch"]
+
+
+async def test_money_is_taken_once_what_contradicted_it_is_mended(desk: Desk):
+    """The record of a contradiction is not the answer for ever: an account can be put right."""
+    key = await desk.place()
+    attempt = await desk.start(key)
+    await desk.play(attempt.number, callback="never")
+    wrong = Renamed(desk.provider, replace(desk.provider.account, app_id="of-another-app"))
+    mistaken = desk.stage_with(Providers([cast("Provider", wrong)]))
+    await desk.set_closing(key)
+    for _ in range(2):
+        assert await settle_attempts(mistaken, [key]) == {key: AttemptsSettled.UNKNOWN}
+    assert await desk.outcomes() == ["account_mismatch"]
+
+    assert await settle_attempts(desk.stage, [key]) == {key: AttemptsSettled.PAID}
+
+    assert await desk.order_state(key) == "paid"
+    assert await desk.outcomes() == ["account_mismatch", "paid"]
+    assert len(await desk.facts()) == 1
 
 
 async def test_a_shopper_who_declines_may_try_again(desk: Desk):
