@@ -9,12 +9,14 @@ that answer comes from a later stage, as a callable.
 import asyncio
 import enum
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
+from app.orders.settle_pauses import SettlePauses
 from app.orders.store import claim_expired, close_orders, closing_orders
 from app.storage.duties import Duties
 from app.storage.shards import LockPurpose, Shard
@@ -42,10 +44,13 @@ class CloserSettings:
 
     orders_max: int = 500  # of one pass: bounds the locks held by one transaction
     settle_wait_ms: int = 500  # a pass waits this long for providers, then goes on without them
+    settle_pause_ms_min: int = 500  # before providers are asked again about an unknown payment
+    settle_pause_ms_max: int = 20_000  # it doubles up to this; an order must end within 60 s (P8)
 
     def __post_init__(self) -> None:
         assert 1 <= self.orders_max <= 10_000
         assert self.settle_wait_ms > 0
+        assert 0 < self.settle_pause_ms_min <= self.settle_pause_ms_max
 
 
 class Closer:
@@ -65,6 +70,7 @@ class Closer:
         self._settle_attempts = settle_attempts
         self._settings = settings
         self._after = _BEFORE_ALL
+        self._pauses = SettlePauses(settings.settle_pause_ms_min, settings.settle_pause_ms_max)
         self._settling: asyncio.Future[dict[OrderKey, AttemptsSettled]] | None = None
 
     async def close_once(self) -> int:
@@ -73,7 +79,8 @@ class Closer:
 
         Orders without any payment end at once, whatever a provider does meanwhile.
         Those whose payment is still unknown are passed over and come up again when
-        the walk through the shard begins anew.
+        the walk through the shard begins anew; their providers are asked again after
+        a pause.
 
         Returns:
             Orders claimed or closed.
@@ -89,6 +96,8 @@ class Closer:
             failpoint("closer.after_claim")
         keys = await closing_orders(self._shard, self._after, orders_max)
         self._after = keys[-1] if len(keys) == orders_max else _BEFORE_ALL
+        if self._after == _BEFORE_ALL:
+            self._pauses.forget_ended(_now_ms())
         if not keys and self._settling is None:
             return claimed
         free = await self._unattempted(keys)
@@ -105,9 +114,10 @@ class Closer:
     async def _settle(self, keys: Sequence[OrderKey]) -> int:
         """Have providers asked about these orders, or hear what came of the last ones."""
         if self._settling is None:
-            if not keys:
+            due = self._pauses.take_due(keys, _now_ms())
+            if not due:
                 return 0
-            self._settling = asyncio.ensure_future(self._settle_attempts(keys))
+            self._settling = asyncio.ensure_future(self._settle_attempts(due))
         done, _ = await asyncio.wait([self._settling], timeout=self._settings.settle_wait_ms / 1000)
         if not done:
             return 0
@@ -128,3 +138,7 @@ class Closer:
         )
         failpoint("closer.after_commit")
         return sum(closed)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

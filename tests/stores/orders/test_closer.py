@@ -19,6 +19,7 @@ from app.orders.store import (
     order_timeline,
     read_orders,
 )
+from tests.waiting import eventually
 
 BEFORE_ALL = (0, 0, 0, 0)
 
@@ -167,6 +168,32 @@ async def test_a_provider_that_hangs_holds_up_only_the_orders_it_knows_of(shop):
     assert asked.is_set()
     assert await closing_orders(shop.shard(), BEFORE_ALL, 10) == keys[:1]
     await closer.close()
+
+
+async def test_providers_are_not_asked_in_every_pass_about_what_they_do_not_know_yet(sold):
+    """Passes come every fifth of a second, and a payment may stay unknown for a quarter hour."""
+    await cancel(sold, sold.ann)
+    asked = []
+
+    async def settle(keys):
+        asked.extend(keys)
+        return dict.fromkeys(keys, AttemptsSettled.UNKNOWN)
+
+    sold.settle = settle
+    closer = sold.new_closer(sold.shard())
+    for _ in range(20):
+        await closer.close_once()
+    assert asked == [sold.ann]
+
+    await cancel(sold, sold.bob)
+    await closer.close_once()
+    assert asked == [sold.ann, sold.bob], "another order does not wait with it"
+
+    async def ask_again():
+        await closer.close_once()
+        return asked.count(sold.ann) > 1
+
+    await eventually(ask_again)
 
 
 async def test_closing_again_closes_nothing(sold):
