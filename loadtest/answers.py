@@ -18,17 +18,24 @@ class Outcome(StrEnum):
     SOLD_OUT = "sold_out"
     DUPLICATE = "duplicate"
     LIMIT = "limit"
+    NO_SEAT = "no_seat"
     THROTTLED = "throttled"
     UNKNOWN = "unknown"
     ERROR = "error"
 
 
-FINAL: Final = frozenset({Outcome.WON, Outcome.SOLD_OUT, Outcome.DUPLICATE, Outcome.LIMIT})
+FINAL: Final = frozenset(
+    {Outcome.WON, Outcome.SOLD_OUT, Outcome.DUPLICATE, Outcome.LIMIT, Outcome.NO_SEAT}
+)
 ACCEPTED: Final = frozenset({Outcome.WON, Outcome.DUPLICATE})
 
 _BY_CODE: Final = {
     "sold_out": Outcome.SOLD_OUT,
     "limit_reached": Outcome.LIMIT,
+    "already_in_group": Outcome.LIMIT,
+    "group_full": Outcome.NO_SEAT,
+    "group_expired": Outcome.NO_SEAT,
+    "group_not_found": Outcome.NO_SEAT,
     "outcome_unknown": Outcome.UNKNOWN,
     # Refused before anything was written; come again later.
     "not_open": Outcome.THROTTLED,
@@ -50,6 +57,7 @@ class Answer(NamedTuple):
         code: of a refusal, else empty.
         may_return: a sold-out answer said that units may still come back.
         retry_after_ms: how long a throttled shopper was told to wait.
+        group: of an order in a group, else empty; the code that its leader shares.
     """
 
     outcome: Outcome
@@ -57,6 +65,7 @@ class Answer(NamedTuple):
     code: str = ""
     may_return: bool = False
     retry_after_ms: int = 0
+    group: str = ""
 
 
 NO_ANSWER: Final = Answer(Outcome.UNKNOWN, code="no_answer")
@@ -80,7 +89,8 @@ def read_answer(status: int, body: Mapping[str, Any], *, replayed: bool) -> Answ
         order_id = body.get("order_id")
         if not isinstance(order_id, str) or not order_id:
             return Answer(Outcome.ERROR, code="no_order_id")
-        return Answer(Outcome.DUPLICATE if replayed else Outcome.WON, order_id)
+        outcome = Outcome.DUPLICATE if replayed else Outcome.WON
+        return Answer(outcome, order_id, group=str(body.get("group") or ""))
     code = str(body.get("code", f"http_{status}"))
     return Answer(
         _BY_CODE.get(code, Outcome.ERROR),

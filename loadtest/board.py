@@ -13,6 +13,7 @@ from typing import Final
 import gevent  # type: ignore[import-untyped]  # ships no types
 import gevent.event  # type: ignore[import-untyped]
 
+from loadtest.codes import SharedCodes
 from loadtest.history import History
 from loadtest.lobby import GeneratorNotes, LobbyPlan
 from loadtest.plan import Visit
@@ -23,6 +24,10 @@ class Board:
     """The plan being played."""
 
     history: History = field(default_factory=History)
+    gateway_url: str = ""
+    codes: SharedCodes = field(default_factory=SharedCodes)
+    gave_up: int = 0
+    _seats: int = 0
     _waiting: deque[Visit] = field(default_factory=deque)
     _release_at: float = 0.0
     _missed: int = 0
@@ -35,6 +40,7 @@ class Board:
         """Take a plan to play."""
         self.history.sales = {terms.sale: terms for terms in plan.sales}
         self.history.tokens = plan.tokens
+        self.gateway_url = plan.gateway_url
         self._waiting = deque(plan.visits)
         self._planned = len(plan.visits)
         self._release_at = plan.release_at
@@ -53,6 +59,11 @@ class Board:
         self._cpu_at_release = self._cpu_at_release or time.process_time()
         return planned_at
 
+    def next_seat(self) -> int:
+        """Count the orders that took a seat in a group; give the number of this one, from 0."""
+        self._seats += 1
+        return self._seats - 1
+
     def leave(self) -> None:
         """Count a shopper out; the last one ends the run."""
         self._left += 1
@@ -63,7 +74,11 @@ class Board:
         """Say what the generator cost; to be asked when everybody has left."""
         seconds = time.monotonic() - self._release_at
         used = time.process_time() - self._cpu_at_release
-        return GeneratorNotes(cores=used / seconds if seconds > 0 else 0.0, missed=self._missed)
+        return GeneratorNotes(
+            cores=used / seconds if seconds > 0 else 0.0,
+            missed=self._missed,
+            gave_up=self.gave_up,
+        )
 
 
 BOARD: Final = Board()

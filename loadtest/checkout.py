@@ -149,7 +149,7 @@ class _Order:
         wait_seconds = _LOOK_AGAIN_SECONDS_MIN
         while True:
             reply = await _answer_or_none(client, request)
-            if reply is not None and not _is_again(reply):
+            if reply is not None and not is_again(reply.status, _code(reply)):
                 if reply.status >= 400:
                     self._checkout.refusals[_code(reply)] += 1
                 return reply
@@ -198,8 +198,9 @@ async def _answer_or_none(client: Client, request: bytes) -> Reply | None:
         return None
 
 
-def _is_again(reply: Reply) -> bool:
-    return reply.status in {429, 500, 503} or _code(reply) in _AGAIN
+def is_again(status: int, code: str) -> bool:
+    """Whether an answer says "come again": nothing is refused for good; 0 is no answer."""
+    return status in {0, 429, 500, 503} or code in _AGAIN
 
 
 def _code(reply: Reply) -> str:

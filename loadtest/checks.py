@@ -87,6 +87,7 @@ def check_orders(history: History, orders: Mapping[str, OrderDocument]) -> list[
         _check_closed(orders),
         _check_late_payments(orders),
         _check_endings(history, orders),
+        *_check_groups(history, orders),
     ]
 
 
@@ -211,6 +212,9 @@ def _check_endings(history: History, orders: Mapping[str, OrderDocument]) -> Equ
 
 def _is_ended(order: OrderDocument, ending: Ending) -> bool:
     status, reason = str(order["status"]), order.get("reason")
+    if reason == "group_failed":
+        # Whatever its shopper meant, the others did not; the money is judged by I12.
+        return order.get("group") is not None and status in {"closed", "refunded"}
     match ending:
         case Ending.PAY | Ending.PAY_TOLD_TWICE | Ending.PAY_TOLD_LATE:
             # Who came too late lost the order and no money (I12, I13).
@@ -220,6 +224,47 @@ def _is_ended(order: OrderDocument, ending: Ending) -> bool:
             return (status, reason) in {("closed", "cancelled_by_shopper"), ("closed", "expired")}
         case Ending.PAY_LATE | Ending.ABANDON:
             return (status, reason) == ("closed", "expired")
+
+
+def _check_groups(history: History, orders: Mapping[str, OrderDocument]) -> list[Equation]:
+    """Judge that groups are full and paid, or nobody in them is."""
+    return [
+        _check_whole(sale, terms.group.size, paid_by_group(history, orders, sale))
+        for sale, terms in history.sales.items()
+        if terms.group is not None
+    ]
+
+
+def _check_whole(sale: str, size: int, paid: Counter[str]) -> Equation:
+    half = [f"{group} has {count} of {size}" for group, count in paid.items() if count != size]
+    return equal(
+        "I23",
+        f"sale {sale}",
+        ("groups with a paid order", len(paid)),
+        ("of them full", len(paid) - len(half)),
+        counter_examples=half,
+    )
+
+
+def paid_by_group(history: History, orders: Mapping[str, OrderDocument], sale: str) -> Counter[str]:
+    """Count the paid orders of a group sale, by group."""
+    own = [orders[i] for i, click in history.accepted().items() if click.sale == sale]
+    return Counter(str(order["group"]) for order in own if order["status"] in PAID_STATES)
+
+
+def is_settled(order: OrderDocument, group_state: str = "") -> bool:
+    """
+    Say whether nothing can happen to a shopper's order any more.
+
+    It is kept, in a group that has formed if it is in one; or it is over, and what was
+    captured for it has come back.
+    """
+    if order.get("status") in PAID_STATES:
+        return order.get("group") is None or group_state == "formed"
+    if order.get("status") not in {"closed", "refunded", "rejected"}:
+        return False
+    captured = bool(payments(order, "paid", "paid_late"))
+    return captured == bool(refunds(order)) and len(refunds(order)) == len(order.get("refunds", ()))
 
 
 def payments(order: OrderDocument, *statuses: str) -> list[Mapping[str, Any]]:

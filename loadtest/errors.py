@@ -7,6 +7,8 @@ LoadError
 ├── Unreadable      the answer is not of the kind this client reads
 ├── Refused         the service refused what a run cannot do without
 ├── GeneratorFailed Locust ended without a history
+├── GaveUp          an order was not settled in time
+├── NoGateway       a scenario pays, and nobody said where
 ├── NotAHistory     the file was not written by a run
 └── NoSigningKey    shopper tokens cannot be made
 """
@@ -71,6 +73,17 @@ class GeneratorFailed(LoadError):
 
     def __init__(self, log: Path, reason: str) -> None:
         super().__init__(f"{reason}; see {log}")
+
+
+class GaveUp(LoadError):
+    """An order was not settled in time; its shopper looks no longer."""
+
+
+class NoGateway(LoadError):
+    """The scenario pays at the sandbox gateway, and nobody said where that is."""
+
+    def __init__(self) -> None:
+        super().__init__("this scenario pays at the sandbox gateway; name it with --sandbox-url")
 
 
 class NotAHistory(LoadError):

@@ -63,14 +63,22 @@ class Click(NamedTuple):
         return Intent(self.sale, self.shopper, self.key)
 
 
+class GroupTerms(NamedTuple):
+    """Of a sale that is bought in groups."""
+
+    size: int
+    window_seconds: int
+
+
 class SaleTerms(NamedTuple):
-    """What a sale promised, against which its orders are checked."""
+    """What a sale promised, against which its orders are checked; `group` of a group sale."""
 
     sale: str
     stock: int
     limit_per_shopper: int
     price_minor: int
     currency: str
+    group: GroupTerms | None = None
 
 
 class _Heading(NamedTuple):

@@ -9,31 +9,50 @@ digits, and latency from the planned click beside latency from the send.
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from app.kernel.equation import Equation
 from loadtest.answers import Outcome
+from loadtest.checks import OrderDocument, paid_by_group
 from loadtest.client import Client
-from loadtest.errors import GeneratorFailed
+from loadtest.errors import GeneratorFailed, NoGateway
 from loadtest.figures import Figures, measure, percentile
-from loadtest.history import History, SaleTerms
+from loadtest.history import GroupTerms, History, SaleTerms
 from loadtest.lobby import GeneratorNotes, LobbyPlan, read_notes, write_plan
 from loadtest.merchant import Merchant
 from loadtest.plan import plan_visits, shopper_id
 from loadtest.report import Report, report_as_json, this_machine
 from loadtest.rush import PRICE_MINOR, Site, clock_behind_seconds
-from loadtest.tokens import Signer
 from loadtest.verdict import Threshold, count_orders, grade_run
 from loadtest.verify import examine
 
+
+class Scenario(NamedTuple):
+    """What is played, and which Locust user plays it."""
+
+    told: str
+    user: str
+    buys_in_groups: bool = False
+
+
 SCENARIOS: Final = {
-    "seckill": "everybody waits in a lobby and clicks once the sale opens; some click twice",
+    "seckill": Scenario(
+        "everybody waits in a lobby and clicks once the sale opens; some click twice",
+        "SeckillShopper",
+    ),
+    "group_buy": Scenario(
+        "leaders open groups of three and share their codes; the others join, pay, cancel or leave",
+        "GroupShopper",
+        buys_in_groups=True,
+    ),
 }
+GROUP_SIZE: Final = 3
 SPAWNED_PER_SECOND: Final = 100  # Locust warns above this
 LATENESS_P99_MS_MAX: Final = 100.0  # of a click against its planned instant
 CORES_MAX: Final = 0.9  # Locust is one process: at 1.0 it measures itself
@@ -54,6 +73,7 @@ class LabOptions:
         run: makes sale, shoppers and keys unique.
         users: Locust users; each is one shopper.
         spread_seconds: the clicks are planned over so long from the opening.
+        window_seconds: groups end so long after they were opened.
         out: folder for report.json, history.jsonl.gz, locust.html and locust.log.
     """
 
@@ -63,6 +83,7 @@ class LabOptions:
     stock: int
     seed: int
     spread_seconds: float
+    window_seconds: int
     out: Path
     command: str
 
@@ -83,9 +104,12 @@ async def run_lab(site: Site, options: LabOptions) -> Report:
 
     Raises:
         Unreachable, NoAnswer: the service does not answer.
+        NoGateway: the scenario pays, and the site has no sandbox gateway.
         Refused: the sale could not be made.
         GeneratorFailed: Locust ended without a history.
     """
+    if SCENARIOS[options.scenario].buys_in_groups and not site.sandbox_url:
+        raise NoGateway
     options.out.mkdir(parents=True, exist_ok=True)
     report = await _judge(site, options, await _play(site, options))
     written = msgspec.json.format(msgspec.json.encode(report_as_json(report)))
@@ -126,7 +150,7 @@ async def _play(site: Site, options: LabOptions) -> _Played:
 
 
 async def _open_sale(site: Site, options: LabOptions) -> LobbyPlan:
-    terms = SaleTerms(f"load-{options.run}", options.stock, 1, PRICE_MINOR, "CNY")
+    terms = _terms(options)
     lobby_seconds = _START_SECONDS + 1.2 * options.users / SPAWNED_PER_SECOND
     async with Client(site.public_url) as public:
         behind_seconds = await clock_behind_seconds(public)
@@ -138,15 +162,26 @@ async def _open_sale(site: Site, options: LabOptions) -> LobbyPlan:
             terms,
             title=f"Load run {options.run}",
             opens_at=datetime.now(UTC) + opens_in,
-            pay_within_seconds=900,
+            pay_within_seconds=_pay_within_seconds(terms),
         )
     finally:
         merchant.close()
-    return _plan(site.signer, options, terms, release_at)
+    return _plan(site, options, terms, release_at)
+
+
+def _terms(options: LabOptions) -> SaleTerms:
+    in_groups = SCENARIOS[options.scenario].buys_in_groups
+    group = GroupTerms(GROUP_SIZE, options.window_seconds) if in_groups else None
+    return SaleTerms(f"load-{options.run}", options.stock, 1, PRICE_MINOR, "CNY", group)
+
+
+def _pay_within_seconds(terms: SaleTerms) -> int:
+    """Half a group's time: a seat that is left comes back while others still look for one."""
+    return 900 if terms.group is None else terms.group.window_seconds // 2
 
 
 def _plan(
-    signer: Signer,
+    site: Site,
     options: LabOptions,
     terms: SaleTerms,
     release_at: float,
@@ -154,6 +189,7 @@ def _plan(
     shoppers = [shopper_id(options.run, number) for number in range(options.users)]
     return LobbyPlan(
         scenario=options.scenario,
+        gateway_url=site.sandbox_url,
         release_at=release_at,
         sales=[terms],
         visits=plan_visits(
@@ -163,7 +199,7 @@ def _plan(
             seed=options.seed,
             spread_seconds=options.spread_seconds,
         ),
-        tokens={shopper: signer.sign(shopper) for shopper in shoppers},
+        tokens={shopper: site.signer.sign(shopper) for shopper in shoppers},
         history_path=str(options.out / HISTORY_NAME),
         generator_path=str(options.out / "generator.json"),
     )
@@ -174,7 +210,9 @@ async def _run_locust(site: Site, options: LabOptions, plan_path: Path) -> None:
     argv += ["--headless", "--only-summary", "--users", str(options.users)]
     argv += ["--spawn-rate", str(SPAWNED_PER_SECOND), "--host", site.public_url]
     argv += ["--html", str(options.out / "locust.html"), "--exit-code-on-error", "0"]
+    argv.append(SCENARIOS[options.scenario].user)
     seconds = _START_SECONDS + options.users / SPAWNED_PER_SECOND + options.spread_seconds
+    seconds += options.window_seconds if SCENARIOS[options.scenario].buys_in_groups else 0
     with (options.out / "locust.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
         try:
@@ -195,7 +233,10 @@ async def _judge(site: Site, options: LabOptions, played: _Played) -> Report:
     examined = await examine(site.public_url, site.admin_url, site.admin_token, history)
     figures = measure(history, played.plan.release_at, options.spread_seconds)
     counts = history.counts()
-    thresholds = _thresholds(counts[Outcome.ERROR], figures)
+    thresholds = [
+        *_thresholds(counts[Outcome.ERROR], figures),
+        *_thresholds_of_groups(history, examined.orders, played.notes.gave_up),
+    ]
     doubts = find_doubts(history, played.notes, played.plan.release_at, options.spread_seconds)
     return Report(
         grade=grade_run(examined.equations, thresholds, doubts),
@@ -220,6 +261,19 @@ def _thresholds(errors: int, figures: Figures) -> list[Threshold]:
     return [
         Threshold("answers that a good client never sees", errors, 0, "clicks"),
         Threshold("click -> 202, p99", p99_ms, TICKET_P99_MS_MAX, "ms"),
+    ]
+
+
+def _thresholds_of_groups(
+    history: History, orders: Mapping[str, OrderDocument], gave_up: int
+) -> list[Threshold]:
+    in_groups = [sale for sale, terms in history.sales.items() if terms.group is not None]
+    if not in_groups:
+        return []
+    formed = sum(len(paid_by_group(history, orders, sale)) for sale in in_groups)
+    return [
+        Threshold("groups formed", formed, 1, "groups", is_floor=True),
+        Threshold("orders given up by their shoppers", gave_up, 0, "orders"),
     ]
 
 

@@ -14,12 +14,14 @@ class LobbyPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         scenario: name of a module in `loadtest.scenarios`.
+        gateway_url: of the sandbox, where orders are paid; empty where nobody pays.
         release_at: monotonic seconds, which processes of one machine share.
         history_path: where the clicks go.
         generator_path: where `GeneratorNotes` go.
     """
 
     scenario: str
+    gateway_url: str
     release_at: float
     sales: list[SaleTerms]
     visits: list[Visit]
@@ -35,10 +37,12 @@ class GeneratorNotes(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cores: how much of a core it used from the release to the last answer.
         missed: visits that came into the lobby after their planned instant.
+        gave_up: orders that were not settled in time.
     """
 
     cores: float
     missed: int
+    gave_up: int = 0
 
 
 def write_plan(path: Path, plan: LobbyPlan) -> None:

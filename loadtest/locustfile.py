@@ -1,5 +1,5 @@
 """
-The entry of Locust: `locust -f loadtest/locustfile.py --plan runs/1/plan.json`.
+The entry of Locust: `locust -f loadtest/locustfile.py --plan runs/1/plan.json SeckillShopper`.
 
 `doorbuster load run` writes the plan and starts Locust as a process of its own,
 because gevent replaces what asyncio stands on. Ends by itself when the last
@@ -16,9 +16,10 @@ from locust.env import Environment
 
 from loadtest.board import BOARD, to_three_digits
 from loadtest.lobby import read_plan
+from loadtest.scenarios.group_buy import GroupShopper
 from loadtest.scenarios.seckill import SeckillShopper
 
-__all__ = ["SeckillShopper"]
+__all__ = ["GroupShopper", "SeckillShopper"]
 
 stats.bucket_response_time = to_three_digits
 

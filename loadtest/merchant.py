@@ -34,9 +34,9 @@ class Merchant:
         Raises:
             Refused: it was not created or not published.
         """
-        body = {
+        body: dict[str, Any] = {
             "id": terms.sale,
-            "kind": "seckill",
+            "kind": "seckill" if terms.group is None else "group",
             "title": title,
             "sku": f"sku-{terms.sale}",
             "merchant": "demo",
@@ -48,6 +48,8 @@ class Merchant:
             "closes_at": instant(opens_at + timedelta(hours=1)),
             "pay_within_seconds": pay_within_seconds,
         }
+        if terms.group is not None:
+            body["group"] = terms.group._asdict()
         await self._post("/admin/v1/sales", body)
         path = f"/admin/v1/sales/{terms.sale}/publish"
         await self._post(path, {"reason": "load run"})

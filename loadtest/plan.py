@@ -45,10 +45,19 @@ ENDINGS: Final = (
     *(Ending.CANCEL,) * 2,
     *(Ending.ABANDON,) * 3,
 )
+# Fewer who leave: one in three groups of three would be all that is ever full.
+GROUP_ENDINGS: Final = (
+    *(Ending.PAY,) * 13,
+    *(Ending.PAY_TOLD_TWICE,) * 2,
+    Ending.PAY_TOLD_LATE,
+    *(Ending.CANCEL,) * 2,
+    *(Ending.ABANDON,) * 2,
+)
 _STRIDE: Final = 7  # coprime to both lengths: any twenty in a row hold the whole mix, shuffled
 _PATIENT_ONE_IN: Final = 12  # told "sold out, but some may return" they come back for them
 _WAITS_ONE_IN: Final = 4  # clicks that ask for the row: they measure click -> row
 _SECOND_SALE_ONE_IN: Final = 20
+_LEADS_ONE_IN: Final = 5  # open a group of their own, whatever codes there are
 
 
 class Visit(NamedTuple):
@@ -136,3 +145,18 @@ def _plan_visit(
 def ending_of(ordinal: int) -> Ending:
     """Give the fate of the n-th order that was won in the first rush, n from 0."""
     return ENDINGS[ordinal * _STRIDE % len(ENDINGS)]
+
+
+def group_ending_of(ordinal: int) -> Ending:
+    """Give the fate of the n-th order that took a seat in a group, n from 0."""
+    return GROUP_ENDINGS[ordinal * _STRIDE % len(GROUP_ENDINGS)]
+
+
+def opens_a_group(visit: Visit) -> bool:
+    """Say whether a shopper rather leads than joins; decided by the key, so by the seed."""
+    return int(visit.key, 16) % _LEADS_ONE_IN == 0
+
+
+def key_of_try(key: str, number: int) -> str:
+    """Give the key of the n-th group that a shopper tries, n from 0."""
+    return key if number == 0 else f"{key[:24]}try{number:05d}"

@@ -39,6 +39,9 @@ _TARGET_OPTIONS: Final = (
     click.option("--url", metavar="U", help="Public listener of a service elsewhere."),
     click.option("--admin-url", metavar="U", help="Its admin listener."),
     click.option("--admin-token", metavar="T", help="Of an operator."),
+    click.option(
+        "--sandbox-url", metavar="U", default="", help="Its gateway, for scenarios that pay."
+    ),
     click.option("--auth-kid", metavar="K", default="", help="Key id for shopper tokens."),
     click.option(
         "--auth-key-file",
@@ -64,11 +67,11 @@ def load() -> None:
 def list_scenarios(*, as_json: bool) -> None:
     """Name the scenarios."""
     if as_json:
-        print_json(SCENARIOS)
+        print_json({name: scenario.told for name, scenario in SCENARIOS.items()})
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, told in SCENARIOS.items():
-        table.add_row(f"[bold]{name}[/]", told)
+    for name, scenario in SCENARIOS.items():
+        table.add_row(f"[bold]{name}[/]", scenario.told)
     results().print(table)
 
 
@@ -78,6 +81,14 @@ def list_scenarios(*, as_json: bool) -> None:
 @click.option("--users", type=click.IntRange(1, 20_000), default=500, show_default=True)
 @click.option("--stock", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @click.option("--spread", "spread_seconds", type=click.FloatRange(0.1, 600.0), default=3.0)
+@click.option(
+    "--window",
+    "window_seconds",
+    type=click.IntRange(6, 3_600),
+    default=30,
+    show_default=True,
+    help="Seconds until a group ends (group_buy); outside embedded mode at least 120.",
+)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option(
     "--out",
@@ -152,7 +163,7 @@ def _remote(given: dict[str, Any]) -> Site:
         public_url=given["url"],
         admin_url=given["admin_url"],
         admin_token=given["admin_token"],
-        sandbox_url="",
+        sandbox_url=given["sandbox_url"],
         signer=Signer.from_base64url(given["auth_kid"], given["auth_key_file"].read_text().strip()),
     )
 

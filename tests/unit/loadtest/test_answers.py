@@ -16,6 +16,10 @@ TABLE = """
   200    -                     yes    no          ERROR      no
   409    sold_out              no     no          SOLD_OUT   no
   409    limit_reached         no     no          LIMIT      no
+  409    already_in_group      no     no          LIMIT      no
+  409    group_full            no     no          NO_SEAT    no
+  409    group_expired         no     no          NO_SEAT    no
+  404    group_not_found       no     no          NO_SEAT    no
   403    not_open              no     no          THROTTLED  yes
   403    sale_paused           no     no          THROTTLED  yes
   403    sale_ended            no     no          ERROR      no
@@ -53,3 +57,9 @@ def test_what_a_refusal_adds_is_kept():
 def test_a_strange_wait_is_no_wait(said):
     body = {"code": "overloaded", "retry_after_ms": said}
     assert read_answer(503, body, replayed=False).retry_after_ms == 0
+
+
+def test_the_code_of_a_group_is_read_from_its_order():
+    body = {"order_id": ORDER, "group": "grp_1"}
+    assert read_answer(202, body, replayed=False).group == "grp_1"
+    assert not read_answer(202, {"order_id": ORDER, "group": None}, replayed=False).group

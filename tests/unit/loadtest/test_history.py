@@ -5,7 +5,7 @@ import pytest
 
 from loadtest.answers import Outcome
 from loadtest.errors import NotAHistory
-from loadtest.history import Click, History, Intent, SaleTerms
+from loadtest.history import Click, GroupTerms, History, Intent, SaleTerms
 from loadtest.plan import Ending
 
 CLICK = Click("s", "ann", "k1", 1.0, 1.1, 1.2, Outcome.WON, "A", "", waited=True, status=201)
@@ -15,7 +15,10 @@ def a_history() -> History:
     replay = CLICK._replace(outcome=Outcome.DUPLICATE, planned_at=2.0)
     lost = CLICK._replace(shopper="bob", key="k2", outcome=Outcome.SOLD_OUT, order_id="")
     return History(
-        sales={"s": SaleTerms("s", 1, 1, 8_880, "CNY")},
+        sales={
+            "s": SaleTerms("s", 1, 1, 8_880, "CNY"),
+            "g": SaleTerms("g", 3, 1, 8_880, "CNY", GroupTerms(3, 30)),
+        },
         tokens={"ann": "secret"},
         clicks=[CLICK, replay, lost],
         endings={"A": Ending.PAY},

@@ -33,6 +33,7 @@ def test_a_run_that_measured_its_generator_is_in_doubt(clicks, notes, doubt):
 def test_a_plan_reaches_locust_whole_and_unseen_by_others(tmp_path):
     plan = LobbyPlan(
         scenario="seckill",
+        gateway_url="http://gateway",
         release_at=12.5,
         sales=[SaleTerms("s", 1, 1, 5, "CNY")],
         visits=plan_visits(["s"], 30, run="r1", seed=1, spread_seconds=1.0),
