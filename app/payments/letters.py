@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.kernel.errors import ProviderUnavailable
 from app.payments.calls import count_over
 from app.payments.capture import ALARMING, EventOutcome, apply_payment
 from app.payments.capture_batch import CaptureBatches
@@ -40,6 +41,8 @@ from app.payments.stage import PaymentStage
 from app.storage.shards import Shard
 
 RETRIES_MAX: Final = 100  # of one pass over one shard
+NOT_CONFIGURED: Final = "provider_not_configured"
+_KEPT: Final = ALARMING | {NOT_CONFIGURED}
 _ABOUT: Final[Mapping[str, type[Snapshot]]] = {
     "payment": PaySnapshot,
     "refund": RefundSnapshot,
@@ -93,7 +96,7 @@ async def apply_or_keep(
         told_by = f"{provider.code}:{provider.account.name}"
         business_id = f"{told_by}:{event.notification_id}:{event.about.number}"
         payload = _payload(provider, verified)
-        letter = _letter(provider, verified, outcome)
+        letter = _letter(payload, verified, outcome)
         await keep_callback(_shard_of(stage, event), business_id, payload, letter)
     return outcome
 
@@ -102,11 +105,14 @@ async def retry_callbacks_once(stage: PaymentStage) -> int:
     """
     Apply again what operators want to be applied again; one bounded pass.
 
+    A message of a provider that is not configured any more becomes a letter again, so
+    that it keeps no other waiting.
+
     Returns:
         How many messages were tried.
 
     Raises:
-        ShardUnavailable, ProviderUnavailable: what was taken is taken again later.
+        ShardUnavailable: what was taken is taken again later.
     """
     return await count_over(stage.shards.all, partial(_retry_on_shard, stage))
 
@@ -123,12 +129,19 @@ async def _retry_oldest(stage: PaymentStage, shard: Shard) -> bool:
         row = await take_callback(connection)
         if row is None:
             return False
-        provider = stage.providers.of(row.payload["provider"], row.payload["account"])
         verified = _read_payload(row)
-        outcome = await apply_message(stage, provider, verified)
-        letter = _letter(provider, verified, outcome) if outcome in ALARMING else None
+        outcome = await _apply_again(stage, row, verified)
+        letter = _letter(row.payload, verified, outcome) if outcome in _KEPT else None
         await mark_callback_done(connection, row, letter)
     return True
+
+
+async def _apply_again(stage: PaymentStage, row: CallbackRow, verified: Verified) -> str:
+    try:
+        provider = stage.providers.of(row.payload["provider"], row.payload["account"])
+        return await apply_message(stage, provider, verified)
+    except ProviderUnavailable:
+        return NOT_CONFIGURED
 
 
 def _shard_of(stage: PaymentStage, event: Event) -> Shard:
@@ -140,15 +153,15 @@ def _shard_of(stage: PaymentStage, event: Event) -> Shard:
     return stage.shards.directory if key is None else stage.shards.of(key.sale, key.bucket)
 
 
-def _letter(provider: Provider, verified: Verified, outcome: EventOutcome) -> CallbackLetter:
+def _letter(payload: Mapping[str, Any], verified: Verified, reason: str) -> CallbackLetter:
     event = verified.event
     detail = {
-        "provider": provider.code,
-        "account": provider.account.name,
+        "provider": payload["provider"],
+        "account": payload["account"],
         "notification_id": event.notification_id,
         "about": msgspec.to_builtins(event.about),
     }
-    return CallbackLetter(reason=outcome, raw=verified.raw, detail=detail)
+    return CallbackLetter(reason=reason, raw=verified.raw, detail=detail)
 
 
 def _payload(provider: Provider, verified: Verified) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """A true message that no rule can apply is kept for a person, once, and can be tried again."""
 
+from collections import Counter
+
 import pytest
 
 from app.kernel.ids import OrderKey
@@ -11,10 +13,13 @@ from app.orders.letters.store import (
     retry_letters,
 )
 from app.payments.intent import AttemptState
-from app.payments.letters import retry_callbacks_once
+from app.payments.letters import NOT_CONFIGURED, retry_callbacks_once
 from tests.stores.payments.desk import Desk
 
 CALLBACKS = LetterFilter(kind=LetterKind.CALLBACK)
+FIRST_OF_A_PROVIDER_THAT_IS_GONE = """
+UPDATE outbox SET payload = payload || '{"provider": "gone"}'
+WHERE id = (SELECT min(id) FROM outbox WHERE kind = 'callback')"""
 
 
 async def letters(desk: Desk):
@@ -120,3 +125,33 @@ async def test_a_letter_that_was_dropped_does_not_come_back(desk: Desk):
     await desk.receive(raw)
 
     assert await letters(desk) == []
+
+
+async def test_a_letter_whose_provider_is_gone_keeps_no_other_waiting(desk: Desk):
+    """It becomes a letter again: its provider is configured once more, or somebody drops it."""
+    gone, other = await one_cent_less(desk), await one_cent_less(desk)
+    await desk.receive(gone)
+    await desk.receive(other.replace(b"evt-2", b"evt-3"))
+    await desk.execute(FIRST_OF_A_PROVIDER_THAT_IS_GONE)
+    await desk.execute("UPDATE payment_attempts SET amount_minor = amount_minor - 1")
+
+    assert await retry(desk) == 2
+
+    assert await reasons(desk) == [NOT_CONFIGURED]
+    rows = await desk.rows("SELECT state FROM payment_attempts")
+    assert Counter(row["state"] for row in rows) == {"open": 1, "paid": 1}
+
+
+async def test_a_letter_about_an_account_that_is_gone_keeps_no_other_waiting(desk: Desk):
+    gone, other = await one_cent_less(desk), await one_cent_less(desk)
+    await desk.receive(gone)
+    await desk.receive(other.replace(b"evt-2", b"evt-3"))
+    await desk.execute(
+        "UPDATE payment_attempts SET amount_minor = amount_minor - 1, "
+        "account = CASE WHEN number = $1 THEN 'gone' ELSE account END",
+        min(row["number"] for row in await desk.rows("SELECT number FROM payment_attempts")),
+    )
+
+    assert await retry(desk) == 2
+
+    assert await reasons(desk) == [NOT_CONFIGURED]
