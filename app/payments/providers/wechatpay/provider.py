@@ -346,10 +346,10 @@ class WechatpayProvider:
         if meaning is Meaning.NOT_FOUND and missing is not None:
             return Result(Outcome.CONFIRMED, missing, reply.code)
         outcome = Outcome.UNKNOWN if meaning is None else _OUTCOMES.get(meaning, Outcome.UNKNOWN)
-        concerns_account = outcome is Outcome.REJECTED and reply.code in faults.ACCOUNT
-        if concerns_account and reply.is_repeat:
-            # The account may have been sound for the first sending: that one may stand.
+        if outcome is Outcome.REJECTED and reply.is_repeat:
+            # The first sending may have been sound, or have done it: that one may stand.
             return Result(Outcome.UNKNOWN, code=reply.code)
+        concerns_account = outcome is Outcome.REJECTED and reply.code in faults.ACCOUNT
         return Result(outcome, code=reply.code, concerns_account=concerns_account)
 
     def _read_told(

@@ -435,6 +435,23 @@ async def test_the_backup_host_is_asked_once_after_a_network_error(gateway: Gate
         assert (len(gateway.heard), len(backup.heard)) == (2, 2)
 
 
+@pytest.mark.parametrize("asked", ["create", "refund", "transfer"])
+async def test_a_refusal_of_the_repeat_says_nothing_of_the_first(gateway: Gateway, asked: str):
+    """The first host may have done it before the line broke; only a question tells."""
+    refused = fault(400, "PARAM_ERROR")
+    async with open_gateway() as backup:
+        hosts = {"backup_url": backup.url, "transfer_scene_id": "1000"}
+        async with provider_at(gateway.url, **hosts) as provider:
+            gateway.say(refused)
+            assert (await ASKS[asked](provider)).outcome is Outcome.REJECTED
+            gateway.say(Answer(hang_up=True))
+            backup.say(refused)
+            assert (await ASKS[asked](provider)).outcome is Outcome.UNKNOWN
+            assert len(backup.heard) == 1
+            gateway.say(Answer(status=202), refused)
+            assert (await ASKS[asked](provider)).outcome is Outcome.UNKNOWN
+
+
 async def test_an_answer_is_an_answer_and_asks_no_backup_host(gateway: Gateway):
     async with open_gateway() as backup, provider_at(gateway.url, backup_url=backup.url) as asks:
         for answer in (fault(500, "SYSTEM_ERROR"), fault(403, "NO_AUTH"), Answer(is_signed=False)):
