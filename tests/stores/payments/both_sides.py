@@ -180,7 +180,8 @@ async def both_sides(
             sides.provider = await opened.enter_async_context(provider)
         else:
             account = msgspec.convert(told, AlipayAccount, dec_hook=decode_key)
-            sides.provider = AlipayProvider(account, http, clock, callback_url)
+            provider = AlipayProvider(account, http, clock, callback_url)
+            sides.provider = await opened.enter_async_context(provider)
         yield sides
 
 

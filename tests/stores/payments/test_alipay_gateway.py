@@ -6,6 +6,19 @@ from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509 import (
+    CertificateBuilder,
+    load_pem_x509_certificate,
+    random_serial_number,
+)
 from structlog.testing import capture_logs
 
 from app.kernel.clock import instant
@@ -21,6 +34,7 @@ from app.payments.provider import (
     RefundStatus,
     TransferState,
 )
+from app.payments.providers.alipay.notifications import UnknownSigner
 from app.sandbox.alipay.archive import pack_gbk
 from app.sandbox.alipay.merchants import AlipayMerchant
 from app.sandbox.numbers import BEIJING
@@ -261,3 +275,37 @@ def test_names_in_a_package_are_gbk_and_nothing_says_so(tmp_path):
         assert package.namelist() == ["业务明细.csv", "b.csv"]
         assert package.read("业务明细.csv").decode("gbk").startswith("金额")
         assert all(one.flag_bits & 0x800 == 0 for one in package.infolist())
+
+
+def under_a_new_certificate() -> AlipayMerchant:
+    """The app as the gateway knows it once Alipay signs with another certificate of its name."""
+    old = load_pem_x509_certificate(KEYS.alipay_gateway.certificate.encode())
+    issuer_key = load_pem_private_key(KEYS.alipay_root.private_key.encode(), password=None)
+    assert isinstance(issuer_key, rsa.RSAPrivateKey)
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    new = (
+        CertificateBuilder(old.issuer, old.subject, key.public_key(), random_serial_number())
+        .not_valid_before(old.not_valid_before_utc)
+        .not_valid_after(old.not_valid_after_utc)
+        .sign(issuer_key, SHA256())
+    )
+    private_key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    document = KEYS.alipay_merchant_document() | {
+        "private_key": private_key.decode(),
+        "alipay_certificate": new.public_bytes(Encoding.PEM).decode(),
+    }
+    return msgspec.convert(document, AlipayMerchant)
+
+
+async def test_a_payment_told_under_a_new_certificate_is_believed_at_a_later_try(tmp_path):
+    async with both_sides(tmp_path, "alipay", alipay=(under_a_new_certificate(),)) as sides:
+        created = await sides.provider.create(sides.charge(product=Product.PAGE))
+        assert isinstance(created.value, RedirectAction)
+        async with sides.client.get(created.value.url) as response:
+            assert response.status == 200  # no answer of Alipay's has named its certificate yet
+        await sides.play(outcome="pay")
+        await eventually(sides.events)
+        [paid] = sides.events()
+        assert (paid.state, paid.amount_minor) == (PayState.PAID, PRICE_MINOR)
+        assert isinstance(sides.heard[0], UnknownSigner)
+        assert await state(sides) is PayState.PAID

@@ -146,6 +146,24 @@ class AlipayGateway:
         self._warn_of_unmapped(method, judged)
         return Told(judged.outcome, judged.code, signed, head, judged.concerns_account)
 
+    async def renew_certificate(self) -> bool:
+        """
+        Learn the certificate that Alipay signs with now, if it is a new one.
+
+        Every answer names its certificate, also the one to this question for a certificate that
+        we hold. Of the answer only that name is used: what is then downloaded is believed under
+        the rules for any new certificate.
+
+        Returns:
+            Whether an answer came.
+        """
+        heard = await self._send(Method.CERTIFICATE, {"alipay_cert_sn": self._keys.newest_serial})
+        if isinstance(heard, Told):
+            return False
+        if heard.certificate_serial is not None:
+            await self._learn_certificate(heard.certificate_serial)
+        return True
+
     async def _send(
         self, method: Method, content: Mapping[str, object], **extra: str
     ) -> Envelope | Told:
@@ -184,7 +202,9 @@ class AlipayGateway:
             now_ms = self._clock.now_ms()
             pause_ms = self._account.certificate_refresh_pause_ms
             last_ms = self._refreshed_ms
-            if self._keys.named(serial) or (last_ms is not None and now_ms - last_ms < pause_ms):
+            # A clock that was set back does not prolong the pause.
+            is_pausing = last_ms is not None and 0 <= now_ms - last_ms < pause_ms
+            if is_pausing or self._keys.named(serial):
                 return
             self._refreshed_ms = now_ms
             certificate = await self._download_certificate(serial)

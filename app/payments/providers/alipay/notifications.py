@@ -58,6 +58,10 @@ _KEPT_FIELDS: Final = READ_FIELDS | {
 }  # fmt: skip
 
 
+class UnknownSigner(BadSignature):
+    """It is signed as it should be, by nobody we know: forged, or a key that came after ours."""
+
+
 def read_notification(
     raw: bytes, keys: Collection[RSAPublicKey], account: MerchantAccount
 ) -> Event:
@@ -70,7 +74,8 @@ def read_notification(
         account: ours; only a transfer's message, which names no seller, needs it.
 
     Raises:
-        BadSignature: it is not RSA2 by one of Alipay's keys.
+        UnknownSigner: it is RSA2 by none of these keys.
+        BadSignature: it is not RSA2.
         MalformedMessage: it is no form, is ambiguous, or is not one we can read.
     """
     fields = read_form(raw)
@@ -107,7 +112,7 @@ def _verify(fields: Mapping[str, str], keys: Collection[RSAPublicKey]) -> None:
         raise BadSignature(why="not RSA2")
     signature = fields.get("sign", "")
     if not is_signed_by(keys, notification_text(fields).encode(), signature):
-        raise BadSignature(why="not signed by a key that we know")
+        raise UnknownSigner(why="not signed by a key that we know")
 
 
 def _trade_event(fields: Mapping[str, str]) -> Event:

@@ -11,16 +11,19 @@ Source:
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from functools import partial
-from typing import Annotated, Final, TypeVar
+from types import TracebackType
+from typing import Annotated, Final, Self, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 import structlog
 
 from app.kernel.clock import Clock, instant
+from app.kernel.loop import Pace, run_loop
 from app.payments.provider import (
     Action,
     AttemptReference,
@@ -55,6 +58,7 @@ from app.payments.providers.alipay.charges import (
 )
 from app.payments.providers.alipay.client import AlipayGateway, Content, Told
 from app.payments.providers.alipay.outcomes import NO_BILL, NOT_FOUND, Method, business_word
+from app.payments.providers.alipay.renewal import CertificateRenewal
 from app.payments.providers.alipay.settings import AlipayAccount, credentials_of
 from app.payments.providers.alipay.trades import (
     CancelAnswer,
@@ -76,6 +80,7 @@ from app.payments.providers.alipay.transfers import (
 )
 from app.payments.providers.alipay.wire import BEIJING, to_yuan
 from app.payments.providers.http import Answer, Call, ProviderCalls
+from app.telemetry.reporter import LogReporter
 
 BILL_READY_AT: Final = time(10, tzinfo=BEIJING)  # of the next day
 
@@ -91,7 +96,12 @@ class _BillAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlipayProvider:
-    """One merchant account at Alipay."""
+    """
+    One merchant account at Alipay.
+
+    Use it as an async context: in certificate mode a task of its own then asks for a new
+    certificate when a notification was signed by none that we know.
+    """
 
     code: Final = notifications.CODE
     products: Final = frozenset(METHODS)
@@ -107,6 +117,31 @@ class AlipayProvider:
         self._callback_url = callback_url
         self._may_pay_out = bool(credentials.request_serials)
         self._gateway = AlipayGateway(account, credentials, http, clock)
+        self._renewal = CertificateRenewal(
+            self._gateway.renew_certificate, account.certificate_refresh_pause_ms
+        )
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._gateway.keys.by_serial:
+            name = f"alipay_certificates:{self.account.name}"
+            once = self._renewal.renew_and_rest
+            # It ends by being cancelled: most of its time it waits for a doubt.
+            loop = run_loop(name, once, asyncio.Event(), LogReporter(), Pace())
+            self._renewing = asyncio.create_task(loop, name=name)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
 
     async def create(self, charge: ChargeRequest) -> Result[Action]:
         """Open a payment: a signed request for the shopper to carry, or a code to scan."""
@@ -246,9 +281,17 @@ class AlipayProvider:
         return _known(told, Bill(kind=kind, day=day, lines=(), raw=b""))
 
     def parse_notification(self, headers: Mapping[str, str], raw: bytes) -> Verified:
-        """Check and read one notification; see provider.Provider."""
+        """
+        Check and read one notification; see provider.Provider.
+
+        One that nobody we know has signed is refused, and lets us ask for a new certificate.
+        """
         del headers  # the signature is in the form
-        event = notifications.read_notification(raw, self._gateway.keys.all, self.account)
+        try:
+            event = notifications.read_notification(raw, self._gateway.keys.all, self.account)
+        except notifications.UnknownSigner:
+            self._renewal.doubt()
+            raise
         return Verified(event, {}, notifications.kept_of(raw))
 
     def ack(self, refusal: Refusal | None = None) -> HttpReply:

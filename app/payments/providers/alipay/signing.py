@@ -55,6 +55,12 @@ class AlipayKeys:
     def all(self) -> Collection[RSAPublicKey]:
         return (*self.plain, *self.by_serial.values())
 
+    @property
+    def newest_serial(self) -> str:
+        """Return the serial of the certificate that was added last; certificate mode only."""
+        *_, newest = self.by_serial
+        return newest
+
     def with_certificate(self, serial: str, key: RSAPublicKey) -> "AlipayKeys":
         return AlipayKeys(plain=self.plain, by_serial={**self.by_serial, serial: key})
 

@@ -57,6 +57,11 @@ class Gateway:
         self.answers.append(lambda _: raw)
 
     @property
+    def methods(self) -> list[str]:
+        """The last word of every method that was asked for, oldest first."""
+        return [asked["method"].rpartition(".")[2] for asked in self.asked]
+
+    @property
     def content(self) -> dict[str, Any]:
         """The biz_content of the last question."""
         return msgspec.json.decode(self.asked[-1]["biz_content"])
@@ -127,8 +132,11 @@ async def open_account(
     document: AlipayAccount, clock: FixedClock | None = None, answer_ms: int = 4_000
 ) -> AsyncIterator[AlipayProvider]:
     limits = CallLimits(connect_ms=min(answer_ms, 4_000), answer_ms=answer_ms)
-    async with ProviderCalls(limits) as http:
-        yield open_provider(document, http, clock or FixedClock(NOW_MS), CALLBACK_URL)
+    async with (
+        ProviderCalls(limits) as http,
+        open_provider(document, http, clock or FixedClock(NOW_MS), CALLBACK_URL) as provider,
+    ):
+        yield provider
 
 
 ATTEMPT: Final = AttemptReference(
