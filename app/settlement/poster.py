@@ -84,17 +84,12 @@ async def post_shard(shard: Shard, ledger: Database, settings: SettlementSetting
         if not rows:
             return PostReport()
         readable, parked = await _read(connection, rows)
-        try:
-            transfers_new = await _post(ledger, [fact for _, fact in readable], settings)
-            posted = [row for row, _ in readable]
-        except Conflict:
-            posted, transfers_new = await _post_each(connection, ledger, readable, settings)
-            parked += len(readable) - len(posted)
-        failpoint("poster.after_ledger")
-        await mark_posted(connection, posted)
+        report = PostReport(facts_parked=parked)
+        if readable:
+            report += await _post_or_halve(connection, ledger, readable, settings)
         failpoint("poster.before_commit")
     failpoint("poster.after_commit")
-    return PostReport(facts_posted=len(posted), facts_parked=parked, transfers_new=transfers_new)
+    return report
 
 
 async def _read(
@@ -112,22 +107,30 @@ async def _read(
     return readable, parked
 
 
-async def _post_each(
+async def _post_or_halve(
     connection: Connection,
     ledger: Database,
     readable: Sequence[tuple[OutboxRow, Fact]],
     settings: SettlementSettings,
-) -> tuple[list[OutboxRow], int]:
-    """Post one fact at a time, so that the one the books refuse stops no other."""
-    posted: list[OutboxRow] = []
-    transfers_new = 0
-    for row, fact in readable:
-        try:
-            transfers_new += await _post(ledger, [fact], settings)
-            posted.append(row)
-        except Conflict as error:
-            await park_fact(connection, row, error)
-    return posted, transfers_new
+) -> PostReport:
+    """
+    Post facts, and what is refused together by halves, down to the one that the books refuse.
+
+    What was posted is marked at once: the shard ends a session that says nothing for some
+    seconds, and a batch that takes longer than that could never be finished.
+    """
+    try:
+        transfers_new = await _post(ledger, [fact for _, fact in readable], settings)
+    except Conflict as error:
+        if len(readable) == 1:
+            await park_fact(connection, readable[0][0], error)
+            return PostReport(facts_parked=1)
+        half = len(readable) // 2
+        first = await _post_or_halve(connection, ledger, readable[:half], settings)
+        return first + await _post_or_halve(connection, ledger, readable[half:], settings)
+    failpoint("poster.after_ledger")
+    await mark_posted(connection, [row for row, _ in readable])
+    return PostReport(facts_posted=len(readable), transfers_new=transfers_new)
 
 
 async def _post(ledger: Database, facts: Sequence[Fact], settings: SettlementSettings) -> int:
