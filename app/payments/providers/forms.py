@@ -4,7 +4,8 @@ The form-encoded messages that Alipay and UnionPay post, and the text their sign
 Both sign `name=value&name=value` over decoded values. That text can be read in
 two ways when a value itself holds `&name=`: whoever carries a message could fold
 a field into its neighbour, or unfold one, under the same signature. So a message
-whose values hold the name of a field that we read is refused.
+whose values hold the name of a field that we read is refused, and one whose names
+hold `&` or `=`.
 """
 
 import re
@@ -25,7 +26,7 @@ def read_form(raw: bytes) -> dict[str, str]:
     Decode a form once: percent signs and plus signs, then UTF-8.
 
     Raises:
-        MalformedMessage: it is no form, or a name is there twice.
+        MalformedMessage: it is no form, a name is there twice, or holds another field.
     """
     try:
         text = raw.decode("ascii")
@@ -42,6 +43,8 @@ def read_form(raw: bytes) -> dict[str, str]:
         decoded = _decode(name)
         if decoded in fields:
             raise MalformedMessage(why="a name is there twice")
+        if "&" in decoded or "=" in decoded:
+            raise MalformedMessage(why="a field is hidden in another one's name")
         fields[decoded] = _decode(value)
     return fields
 

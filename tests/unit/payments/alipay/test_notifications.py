@@ -179,6 +179,15 @@ def folded() -> bytes:
     return urlencode({**fields, "sign": sign}).encode()
 
 
+def named_away() -> bytes:
+    """The same signed text, with a field hidden in a name together with its neighbour."""
+    fields = notification_fields(refund_fee="12.34")
+    sign = signature(signed_text(fields))
+    received, refunded = fields.pop("receipt_amount"), fields.pop("refund_fee")
+    fields[f"receipt_amount={received}&refund_fee"] = refunded
+    return urlencode({**fields, "sign": sign}).encode()
+
+
 def unfolded() -> bytes:
     """The same signed text, with a new field made of a value's end."""
     fields = notification_fields(subject="toy&total_amount=0.01")
@@ -238,6 +247,7 @@ FORGED: Final = {
     # two readings of one text
     "a field folded into another": folded(),
     "a field unfolded from another": unfolded(),
+    "a field folded into another's name": named_away(),
     # decoded twice, or otherwise
     "encoded twice": quote(GENUINE.decode()).encode(),
     "percent of an escaped value": GENUINE.replace(

@@ -142,6 +142,14 @@ def folded() -> bytes:
     return urlencode(fields).encode()
 
 
+def named_away() -> bytes:
+    """The same signed text, with the currency hidden in a name together with its neighbour."""
+    fields = signed(notification_fields(txnType="04", currencyCode="840"))
+    biz_type, currency = fields.pop("bizType"), fields.pop("currencyCode")
+    fields[f"bizType={biz_type}&currencyCode"] = currency
+    return urlencode(fields).encode()
+
+
 DAY: Final = timedelta(days=1)
 FORGED: Final = {
     # what was changed after signing
@@ -192,6 +200,7 @@ FORGED: Final = {
     # the form
     "a field twice": GENUINE + b"&txnAmt=1234",
     "a field folded into another": folded(),
+    "a field folded into another's name": named_away(),
     "encoded twice": quote(GENUINE.decode()).encode(),
     "empty": b"",
     "JSON": b'{"respCode":"00"}',
