@@ -52,7 +52,7 @@ async def tell(shard: Shard, numbers: range, contradicting: int) -> None:
 
 async def test_one_refused_fact_of_a_batch_is_found_and_parked_in_time(
     hurried_shard: Shard, ledger_database: Database
-):
+) -> None:
     await tell(hurried_shard, range(FACTS), contradicting=FACTS // 3)
 
     settings = SettlementSettings(batch_facts_max=FACTS + 1)
