@@ -1,9 +1,14 @@
-"""The roles apart, for real deployments: `serve`, `worker`, `coordinator`, `sandbox`."""
+"""
+The roles apart, for real deployments: `serve`, `worker`, `coordinator`, `sandbox`.
+
+Each imports only what it plays: the four together are half as much again.
+"""
 
 import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Final
 
 import click
@@ -14,10 +19,6 @@ from app.kernel.errors import BadConfiguration, Unavailable
 from app.kernel.failpoints import arm_failpoints
 from app.settings import Settings, read_settings
 from app.telemetry import log
-from app.wiring.api import run_api
-from app.wiring.coordinator import run_coordinator
-from app.wiring.sandbox import run_sandbox_role
-from app.wiring.worker import run_worker
 
 Role = Callable[[Settings, asyncio.Event], Awaitable[None]]
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -26,29 +27,30 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 @click.command()
 def serve() -> None:
     """Take orders: one api process."""
-    _play("api", run_api)
+    _play("api", "run_api")
 
 
 @click.command()
 def worker() -> None:
     """Flush, close, move, enquire, refund, post."""
-    _play("worker", run_worker)
+    _play("worker", "run_worker")
 
 
 @click.command()
 def coordinator() -> None:
     """Grant units, open and recover buckets, renew their leases."""
-    _play("coordinator", run_coordinator)
+    _play("coordinator", "run_coordinator")
 
 
 @click.command()
 def sandbox() -> None:
     """Be the other side of a payment, for demos and tests."""
-    _play("sandbox", run_sandbox_role)
+    _play("sandbox", "run_sandbox_role")
 
 
-def _play(name: str, role: Role) -> None:
-    """Run a role until SIGTERM or Ctrl-C; it drains, then leaves with 0."""
+def _play(name: str, function: str) -> None:
+    """Run a role, a function of the wiring, until SIGTERM or Ctrl-C; it drains, leaves with 0."""
+    role: Role = getattr(import_module(f"app.wiring.{name}"), function)
     try:
         settings = read_settings()
         log.configure(name, process=f"{name}-{settings.process.index}")
