@@ -14,6 +14,7 @@ from app.fulfilment.after_sale import Parcel
 from app.fulfilment.policy import Policy
 from app.fulfilment.policy_store import read_policy
 from app.fulfilment.review import REVIEW_MACHINE, Decision, ReviewState
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.orders.groups.store import is_whole
 from app.orders.life_store import move_order
@@ -132,6 +133,8 @@ class Parcels:
             )
             refund = await request_refund(connection, order, wish)
             assert not isinstance(refund, RefundRefused), f"paid, and nothing to refund: {key}"
+            failpoint("take_back.before_commit")
+        failpoint("take_back.after_commit")
         return Outcome.DONE
 
     async def confirm_overdue_once(self, orders_max: int) -> int:

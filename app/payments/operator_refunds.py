@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from app.kernel.failpoints import failpoint
 from app.orders.order import Order
 from app.orders.store import lock_order
 from app.payments import store
@@ -82,7 +83,10 @@ async def ask_refund(stage: PaymentStage, ask: RefundAsk) -> Asked | AskRefusal:
         order = await lock_order(connection, key)
         if order is None:
             return AskRefusal.ORDER_NOT_FOUND
-        return await _ask(connection, order, ask)
+        asked = await _ask(connection, order, ask)
+        failpoint("operator_refunds.before_commit")
+    failpoint("operator_refunds.after_commit")
+    return asked
 
 
 async def _ask(connection: Connection, order: Order, ask: RefundAsk) -> Asked | AskRefusal:

@@ -303,11 +303,13 @@ def addresses_with(site: Site, keys: str) -> Addresses:
     return Addresses(site.sale.shards, FieldSeals(read_seal_keys(keys)))
 
 
-async def payment_started(site: Site) -> tuple[OrderKey, str]:
-    await site.sale.open()
+async def payment_started(
+    site: Site, provider: str = "sandbox", **terms: object
+) -> tuple[OrderKey, str]:
+    await site.sale.open(**terms)
     (key,) = await site.buy(1)
     await site.sale.flush()
-    return key, await site.start_payment(key)
+    return key, await site.start_payment(key, provider)
 
 
 def all_for_sale(site: Site, units: int) -> Finished:

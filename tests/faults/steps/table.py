@@ -6,7 +6,7 @@ tests/style/test_failpoints.py holds it and the catalogue together.
 
 from typing import Final, NamedTuple
 
-from tests.faults.steps import scenes
+from tests.faults.steps import money_scenes, scenes
 from tests.faults.steps.role_process import Role
 
 # failpoint                 role         scene              in every `make test`
@@ -57,6 +57,10 @@ TABLE: Final = """
   recovery.after_close      coordinator  sale_ended
   callback.before_commit    api          payment_told       often
   callback.after_commit     api          payment_told
+  callback.before_commit    api          wechatpay_told
+  callback.after_commit     api          wechatpay_told
+  callback.before_commit    api          alipay_told
+  callback.after_commit     api          alipay_told
   poster.after_ledger       worker       capture_to_post    often
   poster.before_commit      worker       capture_to_post
   poster.after_commit       worker       capture_to_post
@@ -65,6 +69,18 @@ TABLE: Final = """
   refunds.after_send        worker       refund_asked
   refunds.before_commit     worker       refund_asked
   refunds.after_commit      worker       refund_asked
+  refunds.before_send       worker       wechatpay_refund_asked
+  refunds.after_send        worker       wechatpay_refund_asked
+  refunds.before_commit     worker       wechatpay_refund_asked
+  refunds.before_send       worker       alipay_refund_asked
+  refunds.after_send        worker       alipay_refund_asked
+  refunds.before_commit     worker       alipay_refund_asked
+  refund_request.after_insert       api  operator_refunds
+  operator_refunds.before_commit    api  operator_refunds
+  operator_refunds.after_commit     api  operator_refunds
+  refund_request.after_insert       api  paid_order_cancelled
+  take_back.before_commit   api          paid_order_cancelled
+  take_back.after_commit    api          paid_order_cancelled
   refund_request.after_insert   worker   group_ends
   group_refunds.after_take  worker       group_ends
   group_refunds.before_commit   worker   group_ends         often
@@ -97,7 +113,8 @@ class Case(NamedTuple):
 
 
 def _case(failpoint: str, role: str, scene: str, often: str = "") -> Case:
-    return Case(failpoint, Role(role), getattr(scenes, scene), often == "often")
+    played = getattr(scenes, scene, None) or getattr(money_scenes, scene)
+    return Case(failpoint, Role(role), played, often == "often")
 
 
 CASES: Final = [_case(*line.split()) for line in TABLE.strip().splitlines()]
