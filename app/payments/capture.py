@@ -13,8 +13,12 @@ Money that the order cannot take (it was closed, or another attempt had paid it)
 is no error: the attempt becomes `paid_late` and one refund with a deterministic
 number is asked for in the same transaction.
 
+We give back only what we have recorded. So a payment that was given back in full when
+we first hear of it went back without us, in the provider's console or by its own
+judgement: it pays for nothing, then or later.
+
 Source:
-    docs/CORRECTNESS.md §5 and docs/PAYMENTS.md §6.
+    docs/CORRECTNESS.md §5, docs/PAYMENTS.md §6 and docs/decisions/0038-money-review.md.
 """
 
 import contextlib
@@ -31,10 +35,12 @@ from app.orders.groups.store import pay_seat
 from app.orders.order import Order
 from app.orders.store import MarkPaid, insert_outbox, lock_order, mark_paid
 from app.payments import store
+from app.payments.event_store import was_told
 from app.payments.facts import capture_fact, refund_fact
 from app.payments.intent import (
     Attempt,
     AttemptEvent,
+    AttemptState,
     Check,
     RefundReason,
     check_payment,
@@ -58,6 +64,7 @@ class EventOutcome(StrEnum):
     ALREADY_APPLIED = "already_applied"
     NO_EFFECT = "no_effect"  # true, and nothing follows from it
     UNKNOWN_STATE = "unknown_state"  # true, and a word that we do not know: no effect
+    REFUNDED_ELSEWHERE = "refunded_elsewhere"  # paid and given back in full without us
     SECOND_CAPTURE = "second_capture"  # one number charged twice: somebody must look
     AMOUNT_MISMATCH = "amount_mismatch"
     CURRENCY_MISMATCH = "currency_mismatch"
@@ -69,6 +76,7 @@ class EventOutcome(StrEnum):
 
 ALARMING: Final = frozenset(
     {
+        EventOutcome.REFUNDED_ELSEWHERE,
         EventOutcome.SECOND_CAPTURE,
         EventOutcome.UNKNOWN_STATE,
         EventOutcome.AMOUNT_MISMATCH,
@@ -172,6 +180,9 @@ class _Capture:
         if attempt.is_captured:
             same = attempt.provider_number == provider_number
             return EventOutcome.ALREADY_APPLIED if same else EventOutcome.SECOND_CAPTURE
+        if self._snapshot.state is PayState.REFUNDED or await self._went_back(attempt):
+            await store.mark_closed(self._connection, attempt.number)
+            return EventOutcome.REFUNDED_ELSEWHERE
         if await store.other_capture(self._connection, attempt, provider_number) is not None:
             return EventOutcome.PROVIDER_NUMBER_TAKEN
         match await mark_paid(
@@ -189,6 +200,13 @@ class _Capture:
                 return await self._note_late(order, attempt, RefundReason.DOUBLE_PAYMENT)
             case MarkPaid.MISSING:
                 raise AssertionError(order.key)
+
+    async def _went_back(self, attempt: Attempt) -> bool:
+        """Whether a message that overtook this one said that the money went back."""
+        if attempt.state is not AttemptState.CLOSED:
+            return False
+        outcome = EventOutcome.REFUNDED_ELSEWHERE
+        return await was_told(self._connection, attempt.number, outcome)
 
     async def _note_payment(self, order: Order, attempt: Attempt) -> EventOutcome:
         await self._mark_captured(attempt, AttemptEvent.CAPTURED)
@@ -254,6 +272,9 @@ def tell_payment(
 ) -> None:
     """Count and log what became of a message, once its transaction is committed."""
     stage.tally.count_payment(provider.code, outcome)
+    paid = outcome in {EventOutcome.PAID, EventOutcome.PAID_LATE}
+    if paid and snapshot.state is PayState.PARTIAL_REFUND:
+        _log.error("payment_partly_refunded_elsewhere", payment_id=snapshot.number)
     write = _log.error if outcome in ALARMING else _log.info
     write(
         "payment_told",

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -40,11 +41,13 @@ from app.payments.capture_store import (
 )
 from app.payments.facts import capture_fact
 from app.payments.intent import Check, check_payment
-from app.payments.provider import CAPTURED_STATES, PaySnapshot, Provider, Verified
+from app.payments.provider import CAPTURED_STATES, PaySnapshot, PayState, Provider, Verified
 from app.payments.stage import PaymentStage
 from app.storage.shards import Shard
 
 _log = structlog.get_logger(__name__)
+
+_PLAIN_STATES: Final = CAPTURED_STATES - {PayState.REFUNDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class CaptureBatches:
     ) -> _Message | None:
         """Take a message for a batch, if it tells of money for an order of ours."""
         key = self._stage.order_key(snapshot.number)
-        if key is None or snapshot.state not in CAPTURED_STATES or not snapshot.provider_number:
+        if key is None or snapshot.state not in _PLAIN_STATES or not snapshot.provider_number:
             return None
         told = ToldCapture(
             number=snapshot.number,

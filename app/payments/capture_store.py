@@ -19,7 +19,7 @@ from app.kernel.errors import Conflict
 from app.kernel.ids import OrderKey
 from app.orders.order import ORDER_MACHINE, OrderEvent
 from app.orders.store import NOTE_EVENTS
-from app.payments.intent import ATTEMPT_MACHINE, Attempt, AttemptEvent
+from app.payments.intent import ATTEMPT_MACHINE, Attempt, AttemptEvent, AttemptState
 from app.payments.provider import Verified
 from app.payments.store import ATTEMPT_COLUMNS, attempt_from_row
 from app.storage.shards import Connection
@@ -85,6 +85,8 @@ SELECT (SELECT count(*) FROM moved) AS orders, (SELECT count(*) FROM captured) A
 
 _ORDER_SOURCES: Final = ORDER_MACHINE.sources(OrderEvent.PAYMENT_CAPTURED)
 _ATTEMPT_SOURCES: Final = ATTEMPT_MACHINE.sources(AttemptEvent.CAPTURED)
+# Why an attempt is closed is looked up before it takes money (`payments.capture`).
+_PLAIN_SOURCES: Final = frozenset(_ATTEMPT_SOURCES) - {AttemptState.CLOSED}
 
 
 class CapturesRefused(Conflict):
@@ -205,7 +207,7 @@ def _found(row: Mapping[str, Any]) -> FoundCapture:
         attempt=attempt,
         merchant=row["merchant"],
         takes_money=row["order_state"] in _ORDER_SOURCES
-        and attempt.state in _ATTEMPT_SOURCES
+        and attempt.state in _PLAIN_SOURCES
         and row["group_id"] is None,
         disputed=row["disputed"],
     )

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from app.payments.enquiry import enquire_once
 from app.payments.intent import AttemptState
@@ -38,17 +39,32 @@ class Answering:
         return self._told
 
 
-async def test_row_14__a_refund_told_before_the_payment_proves_the_payment(desk: Desk):
-    for state in ("partial_refund", "refunded"):
-        key = await desk.place()
-        attempt = await desk.start(key)
-        early = desk.message(attempt, state=state)
-        assert (await desk.receive(desk.callback(early, f"evt-{state}"))).status == 200
-        assert await desk.order_state(key) == "paid"
-        later = desk.callback(desk.message(attempt), f"evt-{state}-paid")
-        assert (await desk.receive(later)).status == 200
-        assert (await desk.attempt(attempt.number)).state is AttemptState.PAID
-    assert [kind for kind, _ in await desk.facts()] == ["payment_captured"] * 2
+async def test_row_14__a_part_that_went_back_before_the_payment_was_told_proves_it(desk: Desk):
+    key = await desk.place()
+    attempt = await desk.start(key)
+    early = desk.message(attempt, state="partial_refund")
+    with capture_logs() as logs:
+        assert (await desk.receive(desk.callback(early, "evt-part"))).status == 200
+    assert "payment_partly_refunded_elsewhere" in [line["event"] for line in logs]
+    assert await desk.order_state(key) == "paid"
+    assert (await desk.receive(desk.callback(desk.message(attempt), "evt-paid"))).status == 200
+    assert (await desk.attempt(attempt.number)).state is AttemptState.PAID
+    assert [kind for kind, _ in await desk.facts()] == ["payment_captured"]
+
+
+async def test_row_14__a_payment_told_after_all_of_it_went_back_pays_nothing(desk: Desk):
+    """Whoever ships an order for it would ship it for nothing."""
+    key = await desk.place()
+    attempt = await desk.start(key)
+    early = desk.message(attempt, state="refunded")
+    assert (await desk.receive(desk.callback(early, "evt-refunded"))).status == 200
+    assert (await desk.receive(desk.callback(desk.message(attempt), "evt-paid"))).status == 200
+
+    assert await desk.outcomes() == ["refunded_elsewhere"] * 2
+    assert await desk.order_state(key) == "pending"
+    assert await desk.facts() == []
+    letters = await desk.rows("SELECT reason FROM dead_letters WHERE kind = 'callback'")
+    assert [letter["reason"] for letter in letters] == ["refunded_elsewhere"] * 2
 
 
 async def test_row_14__a_refund_that_we_never_asked_for_is_kept_and_not_believed(desk: Desk):

@@ -271,3 +271,35 @@ async def test_a_failure_before_the_commit_is_not_acknowledged(desk: Desk):
 
 async def _has_state(desk: Desk, number: str, state: AttemptState) -> bool:
     return (await desk.attempt(number)).state is state
+
+
+@pytest.mark.parametrize("order_state", ["pending", "closed"])
+async def test_money_that_went_back_before_we_heard_of_it_pays_nothing(
+    desk: Desk, order_state: str
+):
+    """Somebody refunded it in the provider's console, or the provider itself did."""
+    key = await desk.place()
+    attempt = await desk.start(key)
+    if order_state == "closed":
+        await desk.close_order(key)
+    raw = desk.callback(desk.message(attempt, state="refunded"))
+
+    for _ in range(2):
+        assert (await desk.receive(raw)).status == 200
+
+    assert await desk.outcomes() == ["refunded_elsewhere"]
+    assert (await desk.attempt(attempt.number)).state is AttemptState.CLOSED
+    assert await desk.order_state(key) == order_state
+    assert await desk.facts() == []
+    assert await desk.refunds() == []
+
+
+async def test_money_of_ours_that_went_back_stays_what_it_was(desk: Desk):
+    key = await desk.place()
+    attempt = await desk.start(key)
+    await desk.receive(desk.callback(desk.message(attempt), "evt-1"))
+
+    await desk.receive(desk.callback(desk.message(attempt, state="refunded"), "evt-2"))
+
+    assert await desk.outcomes() == ["paid", "already_applied"]
+    assert await desk.order_state(key) == "paid"
