@@ -92,7 +92,8 @@ class WechatpayClient:
         if isinstance(heard, Answer) and heard.status == ACCEPTED:
             (heard, _), is_repeat = await self._send(request, encrypted_for), True
         if isinstance(heard, Lost):
-            return heard
+            # That the repeat was not sent says nothing of what went out before it.
+            return Lost(Outcome.UNKNOWN, heard.code) if is_repeat else heard
         unbelieved = await self._doubt(heard)
         if unbelieved is not None:
             _log.warning(

@@ -51,6 +51,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     hang_up: bool = False  # close the connection instead of answering
     stay_silent: bool = False  # until the gateway closes
+    and_leave: bool = False  # nobody listens any more once this is answered
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Gateway:
     answers: list[Answer] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    site: web.TCPSite | None = None
 
     def say(self, *answers: Answer) -> None:
         self.answers = list(answers)
@@ -74,6 +76,9 @@ class Gateway:
         if answer.hang_up or answer.stay_silent:
             request.transport.close()
             return web.Response()
+        if answer.and_leave:
+            assert self.site is not None
+            await self.site.stop()
         headers = dict(answer.headers)
         if answer.is_signed:
             timestamp = str(int(time.time()) + answer.seconds_off)
@@ -116,8 +121,8 @@ async def open_gateway(
     server = web.Server(route or gateway.serve)
     runner = web.ServerRunner(server)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    gateway.site = web.TCPSite(runner, "127.0.0.1", 0)
+    await gateway.site.start()
     port = runner.addresses[0][1]
     gateway.url = f"http://127.0.0.1:{port}"
     try:

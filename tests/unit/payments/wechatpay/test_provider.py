@@ -421,6 +421,14 @@ async def test_a_202_is_repeated_once_signed_anew(gateway: Gateway, provider: We
     assert (await provider.refund(REFUND)).outcome is Outcome.UNKNOWN
 
 
+async def test_what_was_accepted_with_a_202_was_sent_though_nobody_hears_the_repeat():
+    async with open_gateway() as gateway, provider_at(gateway.url) as provider:
+        gateway.say(Answer(status=202, headers={"Connection": "close"}, and_leave=True))
+        told = await provider.create(CHARGE)
+        assert len(gateway.heard) == 1
+        assert told.outcome is Outcome.UNKNOWN
+
+
 async def test_the_backup_host_is_asked_once_after_a_network_error(gateway: Gateway):
     gateway.say(Answer(hang_up=True))
     async with open_gateway() as backup, provider_at(gateway.url, backup_url=backup.url) as told_by:
