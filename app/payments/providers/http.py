@@ -52,7 +52,7 @@ class CallLimits:
     download_ms: int = 120_000  # of one whole download
     answer_bytes_max: int = ANSWER_BYTES_MAX
     download_bytes_max: int = DOWNLOAD_BYTES_MAX
-    connections_max: int = 64
+    connections_max: int = 64  # to one host: one that hangs takes none of another's
 
     def __post_init__(self) -> None:
         assert 0 < self.connect_ms <= self.answer_ms <= self.download_ms
@@ -107,10 +107,10 @@ class ProviderCalls:
         self._told: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        limits = self._limits
-        self._known = _session(aiohttp.TCPConnector(limit=limits.connections_max))
+        per_host = self._limits.connections_max
+        self._known = _session(aiohttp.TCPConnector(limit=0, limit_per_host=per_host))
         self._told = _session(
-            aiohttp.TCPConnector(limit=limits.connections_max, resolver=_PublicResolver())
+            aiohttp.TCPConnector(limit=0, limit_per_host=per_host, resolver=_PublicResolver())
         )
         return self
 

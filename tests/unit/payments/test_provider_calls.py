@@ -20,9 +20,12 @@ from app.payments.providers.http import (
     outcome_of_status,
     url_mistake,
 )
+from tests.waiting import eventually
 
 LIMITS = CallLimits(connect_ms=500, answer_ms=1_000, download_ms=1_000, answer_bytes_max=1_000,
                     download_bytes_max=2_000)  # fmt: skip
+
+SILENCED: list[str] = []  # hosts, one for each request that waits there
 
 
 async def _echo(request: web.Request) -> web.Response:
@@ -54,7 +57,8 @@ async def _away(_request: web.Request) -> web.Response:
     raise web.HTTPFound(location="/echo")
 
 
-async def _silent(_request: web.Request) -> web.Response:
+async def _silent(request: web.Request) -> web.Response:
+    SILENCED.append(request.host)
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -109,6 +113,20 @@ async def test_what_was_sent_and_not_answered_is_unknown(gateway, calls, path, c
     assert isinstance(heard, Lost)
     assert heard.outcome is Outcome.UNKNOWN
     assert code in (heard.code, "TimeoutError")
+
+
+async def test_a_provider_that_hangs_takes_no_connection_of_another_one():
+    limits = CallLimits(connect_ms=500, answer_ms=5_000, download_ms=5_000, connections_max=2)
+    async with _gateway() as hung, _gateway() as well, ProviderCalls(limits) as calls:
+        silent = Call(method="GET", url=f"{hung}/silent")
+        waiting = [asyncio.ensure_future(calls.send(silent)) for _ in range(6)]
+        await eventually(lambda: SILENCED.count(hung.removeprefix("http://")) == 2)
+        heard = await calls.send(Call(method="GET", url=f"{well}/echo"))
+        assert isinstance(heard, Answer), heard
+        assert not any(one.done() for one in waiting)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "gopher://x"])
