@@ -33,13 +33,13 @@ AUDIENCE: Final = "doorbuster"
 TTL_SECONDS_MAX: Final = 366 * 86_400
 
 _SUBJECT: Final = re.compile(r"[0-9A-Za-z_.:-]{1,64}", re.ASCII)
-_SEGMENT: Final = re.compile(rb"[0-9A-Za-z_-]+")
 _SCHEME: Final = "bearer "
 _INNER_PAD, _OUTER_PAD = 0x36, 0x5C  # RFC 2104
+_PADDING: Final = (b"", b"===", b"==", b"=")  # by the length modulo 4
 _INSTANT_MAX: Final = 253_402_300_799  # the last second of the year 9999
 _HEADERS_KNOWN_MAX: Final = 64
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+_FROM_URL: Final = bytes.maketrans(b"-_+/", b"+/!!")  # the other alphabet's own two are refused
 
 
 class _Header(msgspec.Struct):
@@ -54,8 +54,8 @@ class _Claims(msgspec.Struct):
     sub: str
     exp: int | float
     aud: str | list[str]
-    nbf: int | float | msgspec.UnsetType = msgspec.UNSET
-    iat: int | float | msgspec.UnsetType = msgspec.UNSET
+    nbf: int | float = 0
+    iat: int | float = 0
     iss: str | msgspec.UnsetType = msgspec.UNSET
     jti: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -135,7 +135,7 @@ class ShopperTokens:
         Returns:
             The shopper's id, or None for anything but a valid token.
         """
-        if authorization[:7].lower() != _SCHEME:
+        if not authorization.startswith("Bearer ") and authorization[:7].lower() != _SCHEME:
             return None
         token = authorization[7:]
         verified = self._young.get(token)
@@ -239,18 +239,21 @@ class ShopperTokens:
             claims = _CLAIMS_DECODER.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        is_ours = claims.aud == AUDIENCE if isinstance(claims.aud, str) else AUDIENCE in claims.aud
-        if not is_ours or _SUBJECT.fullmatch(claims.sub) is None:
+        audience = claims.aud
+        if audience != AUDIENCE and (isinstance(audience, str) or AUDIENCE not in audience):
+            return None
+        if _SUBJECT.fullmatch(claims.sub) is None:
             return None
         if self._issuer is not None and claims.iss != self._issuer:
             return None
         # PyJWT reads instants as whole seconds; so do we, to expire no later.
         expires_at = _second_of(claims.exp)
-        not_before = 0 if claims.nbf is msgspec.UNSET else _second_of(claims.nbf)
-        issued_at = 0 if claims.iat is msgspec.UNSET else _second_of(claims.iat)
-        if min(expires_at, not_before, issued_at) < 0:
+        not_before = _second_of(claims.nbf)
+        issued_at = _second_of(claims.iat)
+        if expires_at < 0 or not_before < 0 or issued_at < 0:
             return None
-        return _Verified(claims.sub, max(not_before, issued_at), expires_at)
+        valid_from = max(issued_at, not_before)
+        return _Verified(claims.sub, valid_from, expires_at)
 
 
 def _second_of(at: float) -> int:
@@ -327,9 +330,10 @@ def _to_base64url(raw: bytes) -> bytes:
 
 
 def _from_base64url(text: bytes) -> bytes | None:
-    if _SEGMENT.fullmatch(text) is None:
+    if not text:
         return None
+    padded = text.translate(_FROM_URL) + _PADDING[len(text) % 4]
     try:
-        return binascii.a2b_base64(text.translate(_FROM_URL) + b"=" * (-len(text) % 4))
+        return binascii.a2b_base64(padded, strict_mode=True)
     except binascii.Error:
         return None

@@ -8,6 +8,7 @@ The codes and their order are those of lua/orders/place_orders.lua; a test compa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from app.kernel.errors import BrokenState
@@ -70,6 +71,13 @@ class Refused:
 
 Answer = Placed | Replay | OverLimit | SoldOut | Refused
 
+# Bare numbers: a member of an enumeration costs a look-up in its class each time.
+_PLACED: Final = int(PlaceCode.PLACED)
+_SOLD_OUT: Final = int(PlaceCode.SOLD_OUT)
+_REPLAY: Final = int(PlaceCode.REPLAY)
+_OVER_LIMIT: Final = int(PlaceCode.OVER_LIMIT)
+
+_sold_out = lru_cache(maxsize=64)(SoldOut)  # nearly all of a rush's are alike
 _REFUSALS: Final = {
     int(code): Refused(code)
     for code in PlaceCode
@@ -94,13 +102,13 @@ def read_answer(raw: Sequence[int]) -> Answer:
         BrokenState: a code that no version of the script gives.
     """
     code = raw[0]
-    if code == PlaceCode.PLACED:
+    if code == _PLACED:
         return Placed(raw[1])
-    if code == PlaceCode.SOLD_OUT:
-        return SoldOut(raw[1])
-    if code == PlaceCode.REPLAY:
+    if code == _SOLD_OUT:
+        return _sold_out(raw[1])
+    if code == _REPLAY:
         return Replay(raw[1], raw[2], raw[3])
-    if code == PlaceCode.OVER_LIMIT:
+    if code == _OVER_LIMIT:
         return OverLimit(raw[1])
     refusal = _REFUSALS.get(code)
     if refusal is None:

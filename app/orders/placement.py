@@ -11,8 +11,8 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from app.kernel.clock import unix_ms
 from app.kernel.group_commit import GroupCommit, Waiter
@@ -35,8 +35,7 @@ from app.storage.server_clock import ServerClock
 from app.storage.shards import Shards
 
 
-@dataclass(frozen=True, slots=True)
-class Click:
+class Click(NamedTuple):
     """What a shopper asks for."""
 
     shopper: str

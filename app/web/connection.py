@@ -11,10 +11,14 @@ A plain request that finds the connection between two requests is offered to the
 listener's fast lane (`web.fast_lane`). Whatever the lane leaves is aiohttp's, and the
 connection comes back to the lane only when it is certain that aiohttp is done: the
 request filled one read, its answer is written, and nothing came meanwhile.
+
+What comes for the lane within one turn of the loop is read together, and what is answered
+within one turn is written together (`kernel.turn`).
 """
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from http import HTTPStatus
 from typing import Final, cast
@@ -22,6 +26,7 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from app.kernel.turn import Turn
 from app.web.fast_lane import CLIENT_LEFT, Exchange, FastLane
 from app.web.keys import REQUEST_ID
 from app.web.plain import is_whole, read_plain
@@ -41,13 +46,14 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_address",
+        "_began",
         "_came_whole",
         "_connections",
-        "_exchange",
         "_header_since",
         "_held",
         "_idle_since",
         "_is_between",
+        "_is_owed",
         "is_serving",
     )
 
@@ -70,7 +76,8 @@ class Connection(web.RequestHandler):
         self._idle_since = 0.0
         self._is_between = True  # the next byte begins a request, and no answer is owed
         self._came_whole = False  # what aiohttp has was one whole request, and no more
-        self._exchange: Exchange | None = None
+        self._is_owed = False  # a request came for the fast lane and has no answer yet
+        self._began = 0.0  # when it came (perf_counter)
         self._held = b""
         self.is_serving = False
 
@@ -85,46 +92,46 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._exchange is not None:
-            self._end_exchange(CLIENT_LEFT)
+        if self._is_owed:
+            self._end_fast(CLIENT_LEFT)
         self._connections.forget(self, self._address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not data:  # aiohttp's own call, to go on parsing what it holds
             super().data_received(data)
-            return
-        if self._exchange is not None:
+        elif self._is_owed:
             self._hold(data)
-            return
-        if self._is_between:
-            if self._offer(data):
-                return
-            self._is_between = False
-            self._came_whole = is_whole(data)
+        elif self._is_between and self._connections.lane is not None:
+            # Served from here on, so that nobody closes it meanwhile.
+            self._is_owed = True
+            self._began = time.perf_counter()
+            self.request_started()
+            self._connections.arrivals.add((self, data))
         else:
-            self._came_whole = False
+            self._leave_to_aiohttp(data)
+
+    def offer(self, data: bytes, lane: FastLane) -> None:
+        """Let the fast lane have what came, if it is a plain request that it takes."""
+        if not self._is_owed:
+            return  # the client left; its end was noted when the line went
+        if not (self.is_gone or self.writing_paused or self._connections.is_draining):
+            request = read_plain(data)
+            if request is not None and lane.take(Exchange(self, request, lane.stamp)):
+                return
+        self._is_owed = False
+        self.is_serving = False
+        self._connections.serving -= 1
+        self._leave_to_aiohttp(data)
+        if self._held:
+            self.data_received(self._take_held())
+
+    def _leave_to_aiohttp(self, data: bytes) -> None:
+        self._came_whole = self._is_between and is_whole(data)
+        self._is_between = False
         if self._header_since is None and not self.is_serving:
             self._header_since = self._connections.now()
         super().data_received(data)
-
-    def _offer(self, data: bytes) -> bool:
-        """Let the fast lane have a plain request."""
-        connections = self._connections
-        lane = connections.lane
-        if lane is None or connections.is_draining or self.is_gone or self.writing_paused:
-            return False
-        request = read_plain(data)
-        if request is None:
-            return False
-        exchange = self._exchange = Exchange(self, request, lane.stamp)
-        self.request_started()  # before it is taken: a lane may answer at once
-        if lane.take(exchange):
-            return True
-        self._exchange = None
-        self.is_serving = False
-        connections.serving -= 1
-        return False
 
     def _hold(self, data: bytes) -> None:
         """Keep what a client sends before it has its answer; read no more than a little."""
@@ -132,32 +139,38 @@ class Connection(web.RequestHandler):
         if len(self._held) > _HELD_BYTES_MAX and self.transport is not None:
             self.transport.pause_reading()
 
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, b""
+        if len(held) > _HELD_BYTES_MAX and self.transport is not None:
+            self.transport.resume_reading()
+        return held
+
     @property
     def is_gone(self) -> bool:
         """Whether nobody is there any more to hear an answer."""
         return self.transport is None or self.transport.is_closing()
 
     def finish_fast(self, reply: bytes, status: int) -> None:
-        """Send the answer of the fast lane, and take what came meanwhile."""
+        """Send the answer of the fast lane, with the others of this turn."""
+        self._connections.departures.add((self, reply, status))
+
+    def send_fast(self, reply: bytes, status: int) -> None:
+        """Send the answer of the fast lane now, and take what came meanwhile."""
         transport = self.transport
-        if self._exchange is None or transport is None:
+        if transport is None or not self._is_owed:
             return  # the client left; its end was noted when the line went
-        self._end_exchange(CLIENT_LEFT if transport.is_closing() else status)
+        self._end_fast(CLIENT_LEFT if transport.is_closing() else status)
         transport.write(reply)
         if self._held:
-            held, self._held = self._held, b""
-            if len(held) > _HELD_BYTES_MAX:
-                transport.resume_reading()
-            self.data_received(held)
+            self.data_received(self._take_held())
         elif self._connections.is_draining:
             self.force_close()
 
-    def _end_exchange(self, status: int) -> None:
-        exchange, lane = self._exchange, self._connections.lane
-        assert exchange is not None
+    def _end_fast(self, status: int) -> None:
+        lane = self._connections.lane
         assert lane is not None
-        self._exchange = None
-        lane.count(status, exchange.seconds)
+        self._is_owed = False
+        lane.count(status, time.perf_counter() - self._began)
         self.request_finished()
 
     def request_started(self) -> None:
@@ -215,6 +228,11 @@ def _code_of(status: int, exc: BaseException | None) -> str:
     return "bad_request"
 
 
+def _send_all(departures: "list[tuple[Connection, bytes, int]]") -> None:
+    for connection, reply, status in departures:
+        connection.send_fast(reply, status)
+
+
 class Connections:
     """All connections of one listener: makes them, counts them, cuts the late ones."""
 
@@ -231,6 +249,8 @@ class Connections:
         self.cut = 0
         self.serving = 0
         self.is_draining = False
+        self.arrivals: Turn[tuple[Connection, bytes]] = Turn(self._offer_all)
+        self.departures: Turn[tuple[Connection, bytes, int]] = Turn(_send_all)
         self._drained = asyncio.Event()
         self._connections_max = connections_max
         self._open: set[Connection] = set()
@@ -238,6 +258,13 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def _offer_all(self, arrivals: list[tuple[Connection, bytes]]) -> None:
+        """Let the fast lane have what came in this turn."""
+        lane = self.lane
+        assert lane is not None
+        for connection, data in arrivals:
+            connection.offer(data, lane)
 
     def finish_one(self) -> None:
         """Count one request as answered."""

@@ -90,14 +90,13 @@ class Stamp:
 class Exchange:
     """One plain request under way, and the means to answer it once."""
 
-    __slots__ = ("_began", "_line", "_stamp", "request", "request_id")
+    __slots__ = ("_line", "_stamp", "request", "request_id")
 
     def __init__(self, line: Line, request: PlainRequest, stamp: Stamp) -> None:
         self.request = request
         self.request_id = request_id_for(request.headers.get("x-request-id"))
         self._line = line
         self._stamp = stamp
-        self._began = time.perf_counter()
 
     @property
     def is_gone(self) -> bool:
@@ -105,28 +104,31 @@ class Exchange:
         return self._line.is_gone
 
     @property
-    def seconds(self) -> float:
-        """How long ago the request was whole."""
-        return time.perf_counter() - self._began
-
-    @property
     def language(self) -> Language:
         """The language of titles and details that the client asked for."""
         return negotiate(self.request.headers.get("accept-language"))
 
-    def answer(self, write: Callable[[], Reply]) -> None:
+    def answer(self, write: Callable[..., Reply], *told: object) -> None:
         """
-        Send the answer that `write` makes; if it cannot, the client hears of a fault.
+        Send the answer that `write(*told)` makes; if it cannot, the client hears of a fault.
 
         This is a boundary like the middleware: one answer that cannot be written must not
         keep the others of its batch from theirs.
         """
         try:
-            status, fields, body = write()
+            status, fields, body = write(*told)
         except Exception:  # noqa: BLE001  the boundary: whatever breaks, the client gets an answer
             _log.exception("request_failed", request_id=self.request_id, path=self.request.path)
             status, fields, body = self.refusal("internal_error")
-        self._send(status, fields, body)
+        reply = b"%bX-Request-Id: %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
+            _STATUS_LINES[status],
+            self.request_id.encode(),
+            self._stamp.fields(),
+            fields,
+            len(body),
+            body,
+        )
+        self._line.finish_fast(reply, status)
 
     def refusal(
         self,
@@ -144,17 +146,6 @@ class Exchange:
             **fields,
         )
         return Reply(parts.status, header_fields(parts.headers), parts.body)
-
-    def _send(self, status: int, fields: bytes, body: bytes) -> None:
-        reply = b"%bX-Request-Id: %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
-            _STATUS_LINES[status],
-            self.request_id.encode(),
-            self._stamp.fields(),
-            fields,
-            len(body),
-            body,
-        )
-        self._line.finish_fast(reply, status)
 
 
 class FastLane(Protocol):

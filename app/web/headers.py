@@ -41,6 +41,8 @@ def idempotency_key(request: web.Request) -> str:
 
 def read_idempotency_key(value: str) -> str | None:
     """Read one value of Idempotency-Key; None when it is no key."""
+    if _KEY.fullmatch(value) is not None:
+        return value
     key = value.strip()
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]

@@ -59,7 +59,14 @@ _INDIFFERENT: Final = frozenset(
         "x-real-ip",
     }
 )
-_NAMED: Final = _WANTED | _INDIFFERENT
+# The usual spellings, so that nearly every name is one look-up and no new string.
+_SPELLED: Final = {
+    spelled: name
+    for name in _WANTED | _INDIFFERENT
+    for spelled in (name, name.title(), name.title().replace("Dnt", "DNT"))
+}
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
+_LINE_END: Final = "\r\n"
 _KEEP_ALIVE: Final = "keep-alive"
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d{1,10}) *\r\n")
@@ -87,29 +94,30 @@ def read_plain(data: bytes) -> PlainRequest | None:
     end = data.find(_END_OF_HEAD, 0, HEAD_BYTES_MAX)
     if end < 0 or not data.isascii():
         return None
-    lines = data[:end].decode("ascii").split("\r\n")
-    if not "".join(lines).isprintable():  # a tab, a bare CR or LF, a NUL
+    head = data[:end]
+    lines = head.decode().split(_LINE_END)
+    # What stays when all that is printable is taken away: a tab, a bare CR or LF, a NUL.
+    if head.translate(None, _PRINTABLE) != b"\r\n" * (len(lines) - 1):
         return None
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(": ")
-        if not colon:
+        known = _SPELLED.get(name) or _SPELLED.get(name.lower())
+        if known is None or not colon:
             return None
-        headers[name.lower()] = value
-    if len(headers) != len(lines) - 1 or not headers.keys() <= _NAMED or "host" not in headers:
+        headers[known] = value
+    if len(headers) != len(lines) - 1 or "host" not in headers:
         return None
     method, _, rest = lines[0].partition(" ")
     path, _, version = rest.partition(" ")
-    request = PlainRequest(method, path, headers, data[end + len(_END_OF_HEAD) :])
-    return request if version == "HTTP/1.1" and _is_kept_and_framed(request) else None
-
-
-def _is_kept_and_framed(request: PlainRequest) -> bool:
-    headers = request.headers
-    if headers.get("connection", _KEEP_ALIVE).lower() != _KEEP_ALIVE:
-        return False
-    # Compared as text: 07, +7 and " 7" are somebody else's to judge.
-    return headers.get("content-length", "0") == str(len(request.body))
+    body = data[end + len(_END_OF_HEAD) :]
+    is_plain = (
+        version == "HTTP/1.1"
+        # Compared as text: 07, +7 and " 7" are somebody else's to judge.
+        and headers.get("content-length", "0") == str(len(body))
+        and headers.get("connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
+    )
+    return PlainRequest(method, path, headers, body) if is_plain else None
 
 
 def is_whole(data: bytes) -> bool:

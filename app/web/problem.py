@@ -136,4 +136,5 @@ def draw_wait_ms(code: str) -> int | None:
     wait = PROBLEMS[code].wait
     if wait is None:
         return None
-    return random.randrange(wait.min_ms, wait.max_ms + 1, _WAIT_STEP_MS)  # noqa: S311  jitter
+    steps = (wait.max_ms - wait.min_ms) // _WAIT_STEP_MS + 1
+    return wait.min_ms + _WAIT_STEP_MS * int(random.random() * steps)  # noqa: S311  jitter

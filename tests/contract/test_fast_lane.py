@@ -111,8 +111,21 @@ async def test_who_leaves_before_the_answer_hears_nothing_and_holds_up_nobody():
             while not exchange.is_gone:  # noqa: ASYNC110  what is waited for has no event
                 await asyncio.sleep(0)
         exchange.answer(lambda: say(b"late"))
+        await asyncio.sleep(0)  # answers leave with the others of their turn
         assert listener.connections.serving == 0
         assert lane.counted == [499]
+
+
+async def test_who_sends_and_leaves_in_one_breath_holds_up_nobody():
+    lane = Holding()
+    async with listening(lane=lane) as listener:
+        for _ in range(20):
+            async with line_to(listener) as line:
+                line.send(post("/held", b""))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(listener.connections) or listener.connections.serving:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert set(lane.counted) <= {499}
 
 
 async def test_an_answer_that_cannot_be_written_is_a_fault_and_the_line_lives_on():
