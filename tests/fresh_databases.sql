@@ -10,11 +10,15 @@ CREATE TABLE pristine.sequences AS
            last_value IS NOT NULL AS is_called
     FROM pg_sequences WHERE schemaname = 'public';
 
+-- Only the few tables that a migration fills; the others are emptied.
 DO $$
 DECLARE
     named text;
+    is_filled boolean;
 BEGIN
     FOR named IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM public.%I)', named) INTO is_filled;
+        CONTINUE WHEN NOT is_filled;
         EXECUTE format('CREATE TABLE pristine.%I AS TABLE public.%I', named, named);
     END LOOP;
 END $$;
@@ -31,9 +35,11 @@ CREATE FUNCTION pristine.fingerprint() RETURNS text LANGUAGE sql AS $$
 $$;
 
 -- Bring every row back to what it was; returns how many rows were taken away.
+-- Tables that never held a row, and sequences never asked, are left alone.
 CREATE FUNCTION pristine.restore() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     named text;
+    was_filled boolean;
     taken bigint;
     total bigint := 0;
 BEGIN
@@ -41,13 +47,23 @@ BEGIN
         WHERE datname = current_database() AND pid <> pg_backend_pid();
     -- Triggers that keep history and foreign keys do not speak in this session.
     SET LOCAL session_replication_role = replica;
-    FOR named IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+    FOR named, was_filled IN
+        SELECT relname, to_regclass(format('pristine.%I', relname)) IS NOT NULL
+        FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+          AND (pg_relation_size(oid) > 0
+               OR to_regclass(format('pristine.%I', relname)) IS NOT NULL)
+    LOOP
         EXECUTE format('DELETE FROM public.%I', named);
         GET DIAGNOSTICS taken = ROW_COUNT;
         total := total + taken;
+        CONTINUE WHEN NOT was_filled;
         EXECUTE format(
             'INSERT INTO public.%I OVERRIDING SYSTEM VALUE TABLE pristine.%I', named, named);
     END LOOP;
-    PERFORM setval(name::regclass, value, is_called) FROM pristine.sequences;
+    PERFORM setval(name::regclass, value, is_called)
+        FROM pristine.sequences JOIN pg_sequences
+          ON name = format('%I.%I', schemaname, sequencename)
+        WHERE last_value IS DISTINCT FROM CASE WHEN is_called THEN value END;
     RETURN total;
 END $$;

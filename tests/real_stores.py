@@ -29,6 +29,7 @@ T = TypeVar("T")
 DEPLOYMENTS: Final = "t-*"  # what the api's Redis user may touch: one name per test
 RESTORING: Final = Path(__file__).with_name("fresh_databases.sql").read_text()
 FINGERPRINT: Final = "SELECT pristine.fingerprint()"
+CLAIM: Final = "UPDATE shard_identity SET deployment = $1"
 ROWS_TAKEN_MAX: Final = 2_000  # beyond this a copy is bloated: make a new one
 WAIT_SECONDS: Final = 120.0  # a full disk or a hung server must not hang the suite
 
@@ -66,23 +67,32 @@ class FreshDatabases:
             await template.execute(RESTORING)
             self._fingerprint = await template.fetchval(FINGERPRINT)
 
-    async def take(self) -> str:
-        """Return the URL of a copy that holds what the template holds."""
+    async def take(self, deployment: str | None = None) -> str:
+        """
+        Return the URL of a copy that holds what the template holds.
+
+        Args:
+            deployment: whose shard it is; None for a ledger.
+        """
         while self._idle:
             url = self._idle.pop()
-            if await self._is_restored(url):
-                return url
+            async with session(url) as used:
+                if await self._is_restored(used):
+                    await _claim(used, deployment)
+                    return url
             await drop_database(url)
-        return await copy_database(self._template_url, f"test_{next(self._numbers)}")
+        url = await copy_database(self._template_url, f"test_{next(self._numbers)}")
+        async with session(url) as new:
+            await _claim(new, deployment)
+        return url
 
     def give_back(self, url: str) -> None:
         self._idle.append(url)
 
-    async def _is_restored(self, url: str) -> bool:
-        async with session(url) as used:
-            if await used.fetchval(FINGERPRINT) != self._fingerprint:
-                return False
-            return await used.fetchval("SELECT pristine.restore()") <= ROWS_TAKEN_MAX
+    async def _is_restored(self, used: asyncpg.Connection) -> bool:
+        if await used.fetchval(FINGERPRINT) != self._fingerprint:
+            return False
+        return await used.fetchval("SELECT pristine.restore()") <= ROWS_TAKEN_MAX
 
 
 class RealStores:
@@ -112,9 +122,7 @@ class RealStores:
     @contextlib.contextmanager
     def fresh_shards(self, deployment: str) -> Iterator[tuple[str, ...]]:
         """Lend the URLs of two migrated shards that say they belong to `deployment`."""
-        urls = tuple(self._thread.run(databases.take()) for databases in self._shards)
-        for url in urls:
-            self._thread.run(claim_shard(url, deployment))
+        urls = tuple(self._thread.run(databases.take(deployment)) for databases in self._shards)
         yield urls
         for databases, url in zip(self._shards, urls, strict=True):
             databases.give_back(url)
@@ -182,10 +190,10 @@ async def drop_database(url: str) -> None:
         await postgres.execute(f"DROP DATABASE {database_of(url)} WITH (FORCE)")
 
 
-async def claim_shard(url: str, deployment: str) -> None:
+async def _claim(shard: asyncpg.Connection, deployment: str | None) -> None:
     """Give a copy of a template to the test's own deployment."""
-    async with session(url) as shard:
-        await shard.execute("UPDATE shard_identity SET deployment = $1", deployment)
+    if deployment is not None:
+        await shard.execute(CLAIM, deployment)
 
 
 def database_of(url: str) -> str:
