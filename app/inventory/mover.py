@@ -102,7 +102,31 @@ class Mover:
         return credited + applied
 
     async def _apply_asked(self) -> int:
+        """
+        Apply what waits: seats first, then what gives units back or takes them.
+
+        A return frees the seat of the group that its order was in at the end. So a merge that
+        took the order along comes before it, or its shopper would be a member for ever; while
+        one is not applied, the returns of its bucket wait.
+        """
         moves = await asked_moves(self._shard, self._settings.moves_max)
+        seats = [move for move in moves if move.kind is MoveKind.SEAT]
+        answers = await self._call_scripts(seats)
+        held_up = {
+            (move.sale, move.bucket)
+            for move, answer in zip(seats, answers, strict=True)
+            if isinstance(answer, BaseException)
+        }
+        others = [
+            move
+            for move in moves
+            if move.kind is not MoveKind.SEAT and (move.sale, move.bucket) not in held_up
+        ]
+        answers += await self._call_scripts(others)
+        return await self._note_answers([*seats, *others], answers)
+
+    async def _call_scripts(self, moves: Sequence[Move]) -> list[MoveAnswer | BaseException]:
+        """Apply moves side by side; one that fails holds up no other."""
         turn = asyncio.Semaphore(self._settings.calls_at_once_max)
 
         async def apply(move: Move) -> MoveAnswer:
@@ -112,7 +136,12 @@ class Mover:
                 failpoint("mover.after_script")
                 return answer
 
-        answers = await asyncio.gather(*map(apply, moves), return_exceptions=True)
+        return await asyncio.gather(*map(apply, moves), return_exceptions=True)
+
+    async def _note_answers(
+        self, moves: Sequence[Move], answers: Sequence[MoveAnswer | BaseException]
+    ) -> int:
+        """Cross off what the scripts have applied; raise the first of their errors."""
         applied = 0
         done = []
         for move, answer in zip(moves, answers, strict=True):

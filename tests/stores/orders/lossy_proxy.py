@@ -17,11 +17,13 @@ class LossyProxy:
         losing: calls of scripts whose request is forwarded and whose reply is lost,
             connection and all.
         is_cut: whether new connections are refused, and old ones ended.
+        refused: a connection ends instead of forwarding a piece that holds these bytes.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.losing = 0
         self.is_cut = False
+        self.refused = b""
         self.port = 0
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
@@ -58,6 +60,8 @@ class LossyProxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(PIECE_BYTES):
+                if self.refused and self.refused in piece:
+                    break
                 writer.write(piece)
                 await writer.drain()
         writer.close()

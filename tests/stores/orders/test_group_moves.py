@@ -1,0 +1,53 @@
+"""Seats that are on their way to Redis while members come and go."""
+
+import pytest
+
+from app.inventory.mover import Mover, MoverSettings
+from app.kernel.errors import OutcomeUnknown
+from app.orders.groups.settling import GroupSettings, GroupSettler
+from app.storage.lua import bind_script
+from app.storage.redis import open_redis
+from tests.stores.orders.lossy_proxy import lossy_proxy
+from tests.stores.orders.test_groups import GroupSale
+
+
+@pytest.fixture
+async def rescuing(shop):
+    """A group sale that merges in the last minute of a group."""
+    sale = GroupSale(shop)
+    await sale.open(rescue_seconds=60)
+    return sale
+
+
+def settler_of(sale):
+    return GroupSettler(sale.shop.shard(), sale.duties, GroupSettings())
+
+
+async def test_who_leaves_after_a_merge_is_free_though_the_merge_is_told_late(rescuing, stores):
+    """Cat's units come back on one connection while the move that took her along breaks."""
+    shop = rescuing.shop
+    first, _ = await rescuing.team("ann", "bob")
+    second, (cat,) = await rescuing.team("cat")
+    for name in (first, second):
+        await rescuing.end(name, 50)
+    settler = settler_of(rescuing)
+    await settler.settle_groups_once()
+    await shop.move()
+    assert await settler.settle_groups_once() == 1  # merged
+    await rescuing.cancel(cat)
+
+    set_seats = bind_script("inventory/set_seats", (await shop.lease()).incarnation)
+    async with lossy_proxy(stores.redis_url) as (wire, url):
+        redis = open_redis(url, client_name="test-move")
+        shard = shop.shard()
+        mover = Mover(shard, shop.shards, rescuing.duties, redis, shop.deployment, MoverSettings())
+        wire.refused = set_seats.sha.encode()
+        with pytest.raises(OutcomeUnknown):
+            await mover.move_once()
+        wire.refused = b""
+        while await mover.move_once():
+            pass
+        await redis.aclose()
+
+    assert await rescuing.members() == {"ann": first, "bob": first}
+    assert await rescuing.at_rest() == ""
