@@ -1,24 +1,35 @@
 """Run work side by side: calls to providers, but not too many; passes over every shard."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from itertools import starmap
 
 from app.storage.shards import Shard
 
 
-async def run_bounded(calls: Sequence[Callable[[], Awaitable[None]]], calls_max: int) -> None:
+async def run_bounded(
+    calls: Sequence[tuple[Hashable, Callable[[], Awaitable[None]]]], calls_max: int
+) -> None:
     """
-    Run every call, at most `calls_max` at once, and wait for all of them.
+    Run every call, at most `calls_max` at once to each callee, and wait for all of them.
 
-    One that fails does not stop the others; the first failure is raised at the end.
+    A callee that hangs takes no turn of another one. A call that fails does not stop
+    the others; the first failure is raised at the end.
+
+    Args:
+        calls: each with whom it goes to.
+        calls_max: to one callee at once.
     """
-    turns = asyncio.Semaphore(calls_max)
+    turns: defaultdict[Hashable, asyncio.Semaphore] = defaultdict(
+        lambda: asyncio.Semaphore(calls_max)
+    )
 
-    async def take_turn(call: Callable[[], Awaitable[None]]) -> None:
-        async with turns:
+    async def take_turn(callee: Hashable, call: Callable[[], Awaitable[None]]) -> None:
+        async with turns[callee]:
             await call()
 
-    ended = await asyncio.gather(*map(take_turn, calls), return_exceptions=True)
+    ended = await asyncio.gather(*starmap(take_turn, calls), return_exceptions=True)
     for outcome in ended:
         if outcome is not None:
             raise outcome

@@ -6,6 +6,8 @@ questions finds every payment all the same. An attempt that is past its expiry,
 or whose order can no longer take money, is closed at the provider first.
 """
 
+import asyncio
+import contextlib
 from datetime import timedelta
 from functools import partial
 
@@ -39,7 +41,11 @@ async def enquire_once(stage: PaymentStage) -> int:
 async def _enquire_on(stage: PaymentStage, shard: Shard) -> int:
     settings = stage.settings
     due = await store.claim_attempts(shard, settings.query_batch_max, settings.claim_ms)
-    await run_bounded([partial(_enquire, stage, shard, one) for one in due], settings.calls_max)
+    calls = [(one.attempt.route, partial(_enquire, stage, shard, one)) for one in due]
+    # Longer than its claim a pass may not last: by then others may have taken the rest.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.claim_ms / 1000):
+            await run_bounded(calls, settings.calls_max)
     return len(due)
 
 

@@ -87,9 +87,8 @@ async def settle_attempts(
     random.shuffle(live)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(stage.settings.settle_ms_max / 1000):
-            await run_bounded(
-                [partial(settle, attempt) for attempt in live], stage.settings.calls_max
-            )
+            calls = [(attempt.route, partial(settle, attempt)) for attempt in live]
+            await run_bounded(calls, stage.settings.calls_max)
     # A capture counts whatever became of the order's other attempts.
     captured = (attempt.order_key for attempt in attempts if attempt.is_captured)
     ends.update(dict.fromkeys(captured, AttemptsSettled.PAID))

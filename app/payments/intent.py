@@ -165,6 +165,11 @@ class Attempt:
     queries: int
 
     @property
+    def route(self) -> tuple[str, str]:
+        """The provider and the name of our account there."""
+        return self.provider, self.account
+
+    @property
     def is_live(self) -> bool:
         """Whether somebody may still be paying it."""
         return self.state in (AttemptState.CREATED, AttemptState.OPEN)

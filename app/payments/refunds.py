@@ -124,7 +124,10 @@ async def _take_effect(
 async def _send_on_shard(stage: PaymentStage, shard: Shard) -> int:
     settings = stage.settings
     due = await store.claim_refunds(shard, settings.refund_batch_max, settings.refund_pauses_ms)
-    steps = [_Sending(stage, shard, refund).advance for refund in due]
+    steps = [
+        ((refund.provider, refund.account), _Sending(stage, shard, refund).advance)
+        for refund in due
+    ]
     await run_bounded(steps, settings.calls_max)
     return len(due)
 

@@ -36,7 +36,7 @@ class PaymentSettings:
     query_after_expiry_ms: int = 1_000  # how soon after its expiry an attempt is asked about
     query_expired_pause_ms: int = 20_000  # from then on; an order must end within 60 s (P8)
     query_batch_max: int = 50  # attempts asked about in one pass over one shard
-    calls_max: int = 8  # calls to providers running at once in one process
+    calls_max: int = 8  # calls to one merchant account at once, of one pass over one shard
     settle_ms_max: int = 10_000  # of one pass over closing orders; P8 allows 60 s for all of it
     start_margin_seconds_max: int = 60  # no new attempt so shortly before pay_by
     creating_ms_max: int = 12_000  # two create calls are surely over after that

@@ -58,3 +58,11 @@ class Renamed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+
+class Silent(Renamed):
+    """Another account at the real provider, which is never answered."""
+
+    async def close(self, _attempt: AttemptReference) -> Result[None]:
+        await asyncio.Event().wait()
+        raise AssertionError

@@ -12,7 +12,7 @@ from app.payments.intent import AttemptState
 from app.payments.provider import Provider
 from app.payments.stage import Providers
 from tests.stores.payments.desk import Desk
-from tests.stores.payments.gateways import Hanging, Renamed
+from tests.stores.payments.gateways import Hanging, Renamed, Silent
 
 SECOND_MS = 1_000
 HOUR_MS = 3_600 * SECOND_MS
@@ -117,6 +117,32 @@ async def test_an_attempt_whose_provider_hangs_does_not_hold_up_the_others(desk:
         ends = await settle_attempts(stage, [hung, unpaid])
     assert ends == {hung: AttemptsSettled.UNKNOWN, unpaid: AttemptsSettled.CLOSED}
     assert hanging.asked == 1
+
+
+async def test_an_account_that_hangs_takes_no_turn_of_another_one(desk: Desk):
+    hung = [await desk.place() for _ in range(12)]
+    for key in hung:
+        await desk.start(key)
+    await desk.execute("UPDATE payment_attempts SET account = 'hung'")
+    unpaid = await desk.place()
+    await desk.start(unpaid)
+    for key in (*hung, unpaid):
+        await desk.set_closing(key)
+    silent = Silent(desk.provider, replace(desk.provider.account, name="hung"))
+    stage = replace(
+        desk.stage_with(Providers([desk.provider, cast("Provider", silent)])),
+        settings=replace(desk.stage.settings, calls_max=1, settle_ms_max=1_000),
+    )
+
+    ends = await settle_attempts(stage, [*hung, unpaid])
+
+    assert ends.pop(unpaid) is AttemptsSettled.CLOSED
+    assert set(ends.values()) == {AttemptsSettled.UNKNOWN}
+
+    await desk.make_due()
+    hurried = replace(stage, settings=replace(stage.settings, claim_ms=500))
+    async with asyncio.timeout(10):
+        assert await enquire_once(hurried) == len(hung), "it does not wait for them for ever"
 
 
 async def test_a_provider_that_contradicts_us_leaves_the_order_waiting(desk: Desk):
