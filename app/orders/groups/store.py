@@ -113,7 +113,8 @@ UPDATE groups SET shut_at = now() WHERE {_THIS_GROUP} AND state = 'open' AND shu
 RETURNING expires_at"""
 
 # Everybody who joined before the group was shut has a row: the flush has passed the orders
-# placed until then, or a later epoch began with the group shut.
+# placed until then, or a later epoch began with the group shut. A group whose leader has left is
+# judged first: where that ends it, those merged with it would end, too.
 SELECT_RESCUABLE: Final = """
 SELECT g.sale, g.bucket, g.id, g.size,
        (SELECT count(*) FROM orders o
@@ -121,7 +122,7 @@ SELECT g.sale, g.bucket, g.id, g.size,
           AND o.units_held > 0)::int AS seats
 FROM groups g JOIN bucket_leases l USING (sale, bucket)
 WHERE g.state = 'open' AND g.shut_at IS NOT NULL AND g.expires_at > now()
-  AND NOT EXISTS (
+  AND NOT g.leader_left AND NOT EXISTS (
     SELECT FROM bucket_moves m
     WHERE m.sale = g.sale AND m.bucket = g.bucket AND m.kind = 'seat' AND m.group_id = g.id
       AND l.state <> 'closed' AND m.epoch = l.epoch
@@ -130,7 +131,7 @@ ORDER BY g.sale, g.bucket, g.opened_at, g.id LIMIT $1"""
 LOCK_SHUT_GROUPS: Final = """
 SELECT id, size, expires_at FROM groups
 WHERE sale = $1 AND bucket = $2 AND id = ANY($3::text[]) AND state = 'open'
-  AND shut_at IS NOT NULL AND expires_at > now()
+  AND shut_at IS NOT NULL AND expires_at > now() AND NOT leader_left
 ORDER BY id FOR UPDATE"""
 MOVE_MEMBERS: Final = """
 UPDATE orders SET group_id = $3

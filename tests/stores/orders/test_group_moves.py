@@ -5,6 +5,7 @@ import pytest
 from app.inventory.mover import Mover, MoverSettings
 from app.kernel.errors import OutcomeUnknown
 from app.orders.groups.settling import GroupSettings, GroupSettler
+from app.sales.sale import LeaderPolicy
 from app.storage.lua import bind_script
 from app.storage.redis import open_redis
 from tests.stores.orders.lossy_proxy import lossy_proxy
@@ -51,3 +52,27 @@ async def test_who_leaves_after_a_merge_is_free_though_the_merge_is_told_late(re
 
     assert await rescuing.members() == {"ann": first, "bob": first}
     assert await rescuing.at_rest() == ""
+
+
+@pytest.mark.parametrize("leaderless", ["older", "younger"])
+async def test_a_group_that_its_leader_has_ended_takes_no_other_with_it(shop, leaderless):
+    sale = GroupSale(shop)
+    await sale.open(rescue_seconds=60, leader_leaves=LeaderPolicy.FAIL_GROUP)
+    first, older = await sale.team("ann", "bob", "ben")
+    second, younger = await sale.team("cat", "dan", "eve")
+    await sale.cancel(older[2])
+    await sale.cancel(younger[2])
+    await shop.move()
+    for name in (first, second):
+        await sale.end(name, 50)
+    settler = settler_of(sale)
+    await settler.settle_groups_once()
+    await shop.move()
+    gone, kept = (older, second) if leaderless == "older" else (younger, first)
+    await sale.cancel(gone[0])
+    await sale.settle()
+
+    left = first if gone is older else second
+    assert [(await sale.group(name)).state for name in (left, kept)] == ["failed", "open"]
+    assert (await sale.group(kept)).seats_taken == 2
+    assert await sale.at_rest() == ""
