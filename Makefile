@@ -40,8 +40,10 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/style
 
+# Every test process and role of a test imports the same: compiled once, whatever the shell says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: check oracles
-	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal \
+	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
 	  --ignore=tests/style --ignore=tests/faults $(ARGS)
 	$(BIN)/pytest -q -m "not faults" tests/faults
 

@@ -3,6 +3,10 @@ What every test may ask for.
 
 One Valkey and one Postgres per session; a fresh deployment name and fresh,
 migrated databases per test. Only what a test asks for is made.
+
+Of several processes (`--dist loadgroup`), one plays what asks a folder's running
+service: to start one takes nine seconds of a processor, and to keep it idle a
+seventh of one. What starts its own goes wherever there is room, first of all.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +17,30 @@ from redis.asyncio import Redis
 from app.storage.shards import Database, DatabaseSettings, Shards
 from tests.journeys.service import RunningService
 from tests.real_stores import RealStores, run_real_stores
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests go together, and put the long ones before the short."""
+    for item in items:
+        if (group := _group_of(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_is_short)
+
+
+def _group_of(item: pytest.Item) -> str | None:
+    """Name the tests that share what is dear to make; None for one that shares nothing."""
+    asked = _asked(item)
+    if "service" in asked:
+        return item.path.parent.name
+    return None if "own_service" in asked else str(item.path)
+
+
+def _is_short(item: pytest.Item) -> bool:
+    return not {"service", "own_service"}.intersection(_asked(item))
+
+
+def _asked(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
 
 
 @pytest.fixture(scope="session")

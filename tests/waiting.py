@@ -7,7 +7,10 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-LOOK_AGAIN_SECONDS: Final = 0.01
+# A tenth of the time waited so far: what takes long is asked seldom, a question may be dear.
+LOOK_AGAIN_PART: Final = 0.1
+LOOK_AGAIN_SECONDS_MIN: Final = 0.01
+LOOK_AGAIN_SECONDS_MAX: Final = 0.1
 
 
 async def eventually(
@@ -22,14 +25,21 @@ async def eventually(
         AssertionError: it was never true; the message has the last answer.
     """
     answer: T | None = None
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
         async with asyncio.timeout(within_seconds):
             while not (answer := await _ask(condition)):  # noqa: ASYNC110  any condition
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_pause_seconds(loop.time() - began))
     except TimeoutError:
         said = f"not true within {within_seconds} s; the last answer was {answer!r}"
         raise AssertionError(said) from None
     return answer
+
+
+def _pause_seconds(waited_seconds: float) -> float:
+    part = LOOK_AGAIN_PART * waited_seconds
+    return min(max(part, LOOK_AGAIN_SECONDS_MIN), LOOK_AGAIN_SECONDS_MAX)
 
 
 async def _ask(condition: Callable[[], Awaitable[T] | T]) -> T:
