@@ -336,8 +336,10 @@ async def _open(
         event = AttemptEvent.PROVIDER_CLOSED
         await store.mark_passed_on(shard, attempt.number, event)
         return StartRefusal.BALANCE_INSUFFICIENT
-    # What a repeated call came to says nothing of the first one, which may have opened it.
-    if leads_elsewhere(result) and not begun.replayed:
+    if begun.replayed:
+        # The first call may have opened it all the same: the enquiry asks.
+        return Started(view_payment(attempt, PaymentStatus.UNKNOWN), begun.replayed)
+    if leads_elsewhere(result):
         not_sent = result.outcome is Outcome.NOT_SENT
         event = AttemptEvent.NEVER_SENT if not_sent else AttemptEvent.PROVIDER_CLOSED
         await store.mark_passed_on(shard, attempt.number, event)

@@ -7,6 +7,7 @@ import pytest
 
 from app.kernel.errors import ProviderUnavailable
 from app.kernel.ids import OrderKey
+from app.payments.enquiry import enquire_once
 from app.payments.intent import AttemptState
 from app.payments.provider import MerchantAccount, Outcome, Product, Result
 from app.payments.providers.sandbox import SandboxProvider, SandboxProviderSettings
@@ -222,6 +223,28 @@ async def test_a_request_repeated_after_a_lost_answer_gets_the_action(desk: Desk
     assert repeated.replayed
     assert repeated.payment.payment_id == first.number
     assert repeated.payment.action is not None
+
+
+@pytest.mark.parametrize("concerns_account", [True, False])
+async def test_a_repeat_that_is_refused_says_nothing_of_the_first_call(
+    desk: Desk, *, concerns_account: bool
+):
+    """The first call opened it, its answer was lost, and it was paid all the same."""
+    key = await desk.place()
+    first = await desk.start(key)
+    await desk.execute("UPDATE payment_attempts SET state = 'created', action = NULL")
+    desk.clock.advance(5_000)
+    declining = Declining(desk.provider, concerns_account=concerns_account)
+    declining.account = desk.provider.account
+
+    repeated = await start_payment(desk.stage_with(Providers([declining])), desk.wish(key))
+
+    assert isinstance(repeated, Started)
+    assert repeated.payment.status is PaymentStatus.UNKNOWN
+    await desk.play(first.number, callback="never")
+    await desk.make_due()
+    assert await enquire_once(desk.stage) == 1
+    assert await desk.order_state(key) == "paid"
 
 
 async def test_a_lost_answer_of_an_order_that_ended_stays_unknown(desk: Desk):
