@@ -149,6 +149,32 @@ async def test_one_too_many_is_told_to_poll_and_a_process_that_leaves_ends_its_s
             assert await only.next() is None
 
 
+async def test_a_client_that_vanishes_makes_room_before_its_next_ping(shop, service, listen):
+    sale = await shop.open_sale()
+    order_id = (await shop.buy(sale, "ann"))["order_id"]
+    public, admin = free_port(), free_port()
+    settings = {
+        "DOORBUSTER_PROCESS__INDEX": "0",
+        "DOORBUSTER_PROCESS__METRICS_PORT": "0",
+        "DOORBUSTER_WEB__PORT": str(public),
+        "DOORBUSTER_WEB__ADMIN_PORT": str(admin),
+        "DOORBUSTER_ORDERS__EVENTS_STREAMS_MAX": "1",
+        "DOORBUSTER_ORDERS__EVENTS_PING_SECONDS": "60",
+    }
+    with role_beside(service, "api", **settings):
+        await eventually(lambda: answers_ready(admin), within_seconds=60)
+        base = f"http://{LOCALHOST}:{public}"
+        only = await listen(order_id, base=base)
+        assert (await only.next()).order["status"] == "pending"
+        assert (await listen(order_id, base=base)).status == 503
+        only.response.close()
+
+        async def has_room():
+            return (await listen(order_id, base=base)).status == 200
+
+        await eventually(has_room, within_seconds=10)
+
+
 async def test_a_ticket_that_is_polled_says_when_to_ask_again(shop, service):
     sale = await shop.open_sale()
     with service.frozen("worker"):

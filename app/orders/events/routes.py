@@ -68,7 +68,7 @@ class _Routes:
         found = await self._desk.orders.read_own(order_id, shopper)
         if found is None:
             return problem("order_not_found", request)
-        watcher = self._desk.watch.join(found.key)
+        watcher = self._desk.watch.join(found.key, lambda: request.transport is None)
         if watcher is None:
             return problem("overloaded", request)
         try:

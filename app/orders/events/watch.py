@@ -9,7 +9,7 @@ hundreds of times a second.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.kernel.errors import Unavailable
@@ -22,16 +22,23 @@ _KEYS_MAX: Final = 1_000  # of one statement
 
 
 class Watcher:
-    """One stream's ear: told of each mark that is newer than the last one it heard."""
+    """
+    One stream's ear: told of each mark that is newer than the last one it heard.
 
-    def __init__(self, key: OrderKey) -> None:
+    Args:
+        key: of the order.
+        has_left: says whether the client's connection has ended.
+    """
+
+    def __init__(self, key: OrderKey, has_left: Callable[[], bool]) -> None:
         self.key = key
+        self.has_left = has_left
         self.mark = QUEUED
         self.is_over = False
         self._news = asyncio.Event()
 
     async def newer_than(self, number: int) -> Mark | None:
-        """Wait for a mark beyond `number`; None when this process stops serving."""
+        """Wait for a mark beyond `number`; None when nobody listens or this process stops."""
         while not self.is_over and self.mark.number <= number:
             self._news.clear()
             await self._news.wait()
@@ -60,11 +67,11 @@ class Watch:
     def __len__(self) -> int:
         return len(self._watchers)
 
-    def join(self, key: OrderKey) -> Watcher | None:
+    def join(self, key: OrderKey, has_left: Callable[[], bool]) -> Watcher | None:
         """Begin to watch an order; None if too many do, or if this process stops."""
         if self._is_closed or len(self._watchers) >= self._settings.streams_max:
             return None
-        watcher = Watcher(key)
+        watcher = Watcher(key, has_left)
         self._watchers.add(watcher)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look_while_watched())
@@ -98,7 +105,14 @@ class Watch:
     async def _look_while_watched(self) -> None:
         while self._watchers:
             await asyncio.sleep(self._settings.look_ms / 1000)
+            self._end_deserted()
             await asyncio.gather(*(self._look(shard) for shard in self._shards.all))
+
+    def _end_deserted(self) -> None:
+        """End streams whose client left: nothing else would tell before the next ping."""
+        for watcher in self._watchers:
+            if watcher.has_left():
+                watcher.end()
 
     async def _look(self, shard: Shard) -> None:
         """Look at every watched order of one shard; a shard that is away is looked at again."""
