@@ -6,6 +6,7 @@ Its row says `sent` before the provider is called, so a worker that dies in
 between leaves a refund that is asked about, not one that is forgotten.
 """
 
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -143,6 +144,7 @@ class _Sending:
     async def advance(self) -> None:
         """Ask whether an earlier call came through; if not, send, with the same number."""
         refund = self._refund
+        self._warn_of_limbo()
         provider = self._stage.providers.of(refund.provider, refund.account)
         failpoint("refunds.after_claim")
         if refund.state is not RefundState.REQUESTED:
@@ -159,6 +161,15 @@ class _Sending:
                 await self._give_up(sent.code)
             else:
                 await self._note(provider, sent)
+
+    def _warn_of_limbo(self) -> None:
+        """Tell somebody of a refund that no answer ends, or that an accepted one takes too long."""
+        settings, refund = self._stage.settings, self._refund
+        is_unknown = refund.state is RefundState.UNKNOWN
+        patience_ms = settings.unsettled_alarm_ms if is_unknown else settings.refund_alarm_ms
+        if self._stage.now() > refund.requested_at + timedelta(milliseconds=patience_ms):
+            self._stage.tally.count_refund(refund.provider, "unsettled")
+            _log.error("refund_unsettled", refund_id=refund.number, provider=refund.provider)
 
     async def _note(self, provider: Provider, result: Result[RefundSnapshot]) -> None:
         """Write down what one call came to; an unclear answer changes nothing but `unknown`."""

@@ -44,6 +44,7 @@ class PaymentSettings:
     refund_batch_max: int = 50  # refunds worked on in one pass over one shard
     claim_ms: int = 30_000  # a worker that died lets go of what it had taken after that
     unsettled_alarm_ms: int = 1_800_000  # an attempt this long past its expiry is somebody's work
+    refund_alarm_ms: int = 345_600_000  # four days: a bank card takes up to three working days
     callback_bytes_max: int = 65_536  # a notification is about 2 KB
     capture_batch_max: int = 64  # callbacks whose payments are committed together
     callback_seconds: float = 5.0  # WeChat Pay waits no longer for the acknowledgement
@@ -61,6 +62,7 @@ class PaymentSettings:
         assert self.start_margin_seconds_max >= 0
         assert self.creating_ms_max > 0
         assert self.refund_batch_max >= 1
+        assert self.refund_alarm_ms > 0
         assert self.claim_ms > 0
         assert self.capture_batch_max >= 1
         assert self.callback_seconds > 0

@@ -1,7 +1,10 @@
 """A refund is sent until the provider says success, with one number for ever."""
 
 import msgspec
+import pytest
+from structlog.testing import capture_logs
 
+from app.kernel.errors import ProviderUnavailable
 from app.payments.intent import AttemptState
 from app.payments.provider import RefundStatus
 from app.payments.providers.sandbox_wire import RefundMessage
@@ -64,6 +67,25 @@ async def test_a_worker_that_died_after_sending_asks_before_it_sends_again(desk:
 
     assert await send_refunds_once(desk.stage) == 1
     await eventually(lambda: _is(desk, "succeeded"))
+
+
+async def test_somebody_is_told_of_a_refund_that_does_not_end(desk: Desk):
+    """Half an hour without a clear answer is too long; what was accepted may take days."""
+    await late_payment(desk)
+    gone = desk.stage_with(Providers([]))
+    half_an_hour_ms = desk.stage.settings.unsettled_alarm_ms + 60_000
+    days_ms = desk.stage.settings.refund_alarm_ms
+    told = []
+    for state, later_ms in (("unknown", 0), ("sent", half_an_hour_ms), ("unknown", 0),
+                            ("sent", days_ms)):  # fmt: skip
+        desk.clock.advance(later_ms)
+        await desk.execute("UPDATE refunds SET state = $1::text::refund_state", state)
+        await desk.make_due()
+        with capture_logs() as logs, pytest.raises(ProviderUnavailable):
+            await send_refunds_once(gone)
+        told.append("refund_unsettled" in [line["event"] for line in logs])
+
+    assert told == [False, False, True, True]
 
 
 async def test_an_answer_that_is_lost_after_the_money_moved_refunds_once(desk: Desk):
