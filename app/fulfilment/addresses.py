@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from app.fulfilment.delivery import Delivery, full_mobile
 from app.fulfilment.delivery_store import (
@@ -26,6 +27,7 @@ from app.kernel.ids import OrderKey
 from app.orders.life_store import move_order
 from app.orders.order import Order, OrderEvent
 from app.orders.store import lock_order
+from app.payments.calls import count_over
 from app.storage.shards import Shard, Shards
 
 
@@ -118,13 +120,13 @@ class Addresses:
             How many rows were sealed anew: 0 when those keys may be taken away.
 
         Raises:
-            ShardUnavailable: what is done stays done; call again.
+            ShardUnavailable: of one; the others have had their turn. Call again.
         """
         if not self.seals.old_kids:
             return 0
-        return sum([await self._reseal_on(shard, rows_max) for shard in self.shards.all])
+        return await count_over(self.shards.all, partial(self._reseal_on, rows_max))
 
-    async def _reseal_on(self, shard: Shard, rows_max: int) -> int:
+    async def _reseal_on(self, rows_max: int, shard: Shard) -> int:
         async with shard.transaction() as connection:
             old = await old_deliveries(connection, self.seals.old_kids, rows_max)
             if old:

@@ -20,6 +20,7 @@ from app.orders.groups.store import is_whole
 from app.orders.life_store import move_order
 from app.orders.order import Order, OrderEvent, OrderReason, OrderState
 from app.orders.store import lock_order
+from app.payments.calls import count_over
 from app.payments.intent import RefundReason
 from app.payments.refund_requests import RefundRefused, RefundWish, request_refund
 from app.storage.shards import Connection, Shard, Shards
@@ -142,9 +143,13 @@ class Parcels:
         Complete shipped orders whose time to complain is over; one pass over every shard.
 
         Raises:
-            ShardUnavailable: what is done stays done; call again.
+            ShardUnavailable: of one; the others have had their turn. Call again.
         """
-        return sum([await store.confirm_overdue(shard, orders_max) for shard in self.shards.all])
+
+        async def confirm(shard: Shard) -> int:
+            return await store.confirm_overdue(shard, orders_max)
+
+        return await count_over(self.shards.all, confirm)
 
     def _shard(self, key: OrderKey) -> Shard:
         return self.shards.of(key.sale, key.bucket)
