@@ -421,14 +421,6 @@ async def test_a_202_is_repeated_once_signed_anew(gateway: Gateway, provider: We
     assert (await provider.refund(REFUND)).outcome is Outcome.UNKNOWN
 
 
-async def test_what_was_accepted_with_a_202_was_sent_though_nobody_hears_the_repeat():
-    async with open_gateway() as gateway, provider_at(gateway.url) as provider:
-        gateway.say(Answer(status=202, headers={"Connection": "close"}, and_leave=True))
-        told = await provider.create(CHARGE)
-        assert len(gateway.heard) == 1
-        assert told.outcome is Outcome.UNKNOWN
-
-
 async def test_the_backup_host_is_asked_once_after_a_network_error(gateway: Gateway):
     gateway.say(Answer(hang_up=True))
     async with open_gateway() as backup, provider_at(gateway.url, backup_url=backup.url) as told_by:
@@ -441,23 +433,6 @@ async def test_the_backup_host_is_asked_once_after_a_network_error(gateway: Gate
         backup.say(Answer(hang_up=True))
         assert (await told_by.create(CHARGE)).outcome is Outcome.UNKNOWN
         assert (len(gateway.heard), len(backup.heard)) == (2, 2)
-
-
-@pytest.mark.parametrize("asked", ["create", "refund", "transfer"])
-async def test_a_refusal_of_the_repeat_says_nothing_of_the_first(gateway: Gateway, asked: str):
-    """The first host may have done it before the line broke; only a question tells."""
-    refused = fault(400, "PARAM_ERROR")
-    async with open_gateway() as backup:
-        hosts = {"backup_url": backup.url, "transfer_scene_id": "1000"}
-        async with provider_at(gateway.url, **hosts) as provider:
-            gateway.say(refused)
-            assert (await ASKS[asked](provider)).outcome is Outcome.REJECTED
-            gateway.say(Answer(hang_up=True))
-            backup.say(refused)
-            assert (await ASKS[asked](provider)).outcome is Outcome.UNKNOWN
-            assert len(backup.heard) == 1
-            gateway.say(Answer(status=202), refused)
-            assert (await ASKS[asked](provider)).outcome is Outcome.UNKNOWN
 
 
 async def test_an_answer_is_an_answer_and_asks_no_backup_host(gateway: Gateway):
