@@ -114,7 +114,8 @@ RETURNING expires_at"""
 
 # Everybody who joined before the group was shut has a row: the flush has passed the orders
 # placed until then, or a later epoch began with the group shut. A group whose leader has left is
-# judged first: where that ends it, those merged with it would end, too.
+# judged first: where that ends it, those merged with it would end, too. Who was taken along to
+# a group is a member of it in Redis before that one is merged: else the later move comes first.
 SELECT_RESCUABLE: Final = """
 SELECT g.sale, g.bucket, g.id, g.size,
        (SELECT count(*) FROM orders o
@@ -127,6 +128,10 @@ WHERE g.state = 'open' AND g.shut_at IS NOT NULL AND g.expires_at > now()
     WHERE m.sale = g.sale AND m.bucket = g.bucket AND m.kind = 'seat' AND m.group_id = g.id
       AND l.state <> 'closed' AND m.epoch = l.epoch
       AND (m.state = 'asked' OR m.orders_placed > l.orders_seen))
+  AND NOT EXISTS (
+    SELECT FROM bucket_moves m
+    WHERE m.sale = g.sale AND m.bucket = g.bucket AND m.kind = 'seat' AND m.members_group = g.id
+      AND l.state <> 'closed' AND m.epoch = l.epoch AND m.state = 'asked')
 ORDER BY g.sale, g.bucket, g.opened_at, g.id LIMIT $1"""
 LOCK_SHUT_GROUPS: Final = """
 SELECT id, size, expires_at FROM groups

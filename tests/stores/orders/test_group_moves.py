@@ -1,5 +1,7 @@
 """Seats that are on their way to Redis while members come and go."""
 
+import contextlib
+
 import pytest
 
 from app.inventory.mover import Mover, MoverSettings
@@ -24,6 +26,19 @@ def settler_of(sale):
     return GroupSettler(sale.shop.shard(), sale.duties, GroupSettings())
 
 
+@contextlib.asynccontextmanager
+async def breakable_mover(sale, stores):
+    """Give a mover, and the wire on which it calls its scripts."""
+    shop = sale.shop
+    async with lossy_proxy(stores.redis_url) as (wire, url):
+        redis = open_redis(url, client_name="test-move")
+        yield (
+            wire,
+            Mover(shop.shard(), shop.shards, sale.duties, redis, shop.deployment, MoverSettings()),
+        )
+        await redis.aclose()
+
+
 async def test_who_leaves_after_a_merge_is_free_though_the_merge_is_told_late(rescuing, stores):
     """Cat's units come back on one connection while the move that took her along breaks."""
     shop = rescuing.shop
@@ -38,17 +53,13 @@ async def test_who_leaves_after_a_merge_is_free_though_the_merge_is_told_late(re
     await rescuing.cancel(cat)
 
     set_seats = bind_script("inventory/set_seats", (await shop.lease()).incarnation)
-    async with lossy_proxy(stores.redis_url) as (wire, url):
-        redis = open_redis(url, client_name="test-move")
-        shard = shop.shard()
-        mover = Mover(shard, shop.shards, rescuing.duties, redis, shop.deployment, MoverSettings())
+    async with breakable_mover(rescuing, stores) as (wire, mover):
         wire.refused = set_seats.sha.encode()
         with pytest.raises(OutcomeUnknown):
             await mover.move_once()
         wire.refused = b""
         while await mover.move_once():
             pass
-        await redis.aclose()
 
     assert await rescuing.members() == {"ann": first, "bob": first}
     assert await rescuing.at_rest() == ""
@@ -76,3 +87,32 @@ async def test_a_group_that_its_leader_has_ended_takes_no_other_with_it(shop, le
     assert [(await sale.group(name)).state for name in (left, kept)] == ["failed", "open"]
     assert (await sale.group(kept)).seats_taken == 2
     assert await sale.at_rest() == ""
+
+
+async def test_who_was_merged_is_not_merged_again_before_redis_knows(rescuing, stores):
+    """Ann and Cat, without Bob, would fill the oldest group; Cat is on the way to Ann's."""
+    shop = rescuing.shop
+    oldest, _ = await rescuing.team("zed")
+    first, (_, bob) = await rescuing.team("ann", "bob")
+    second, _ = await rescuing.team("cat")
+    settler = settler_of(rescuing)
+    for name in (first, second):
+        await rescuing.end(name, 50)
+    await settler.settle_groups_once()
+    await shop.move()
+    assert await settler.settle_groups_once() == 1  # merged
+    await rescuing.cancel(bob)
+    await rescuing.end(oldest, 50)
+
+    async with breakable_mover(rescuing, stores) as (wire, mover):
+        wire.refused = b"cat"
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknown):
+                await mover.move_once()
+            await settler.settle_groups_once()
+        assert [(await rescuing.group(name)).state for name in (oldest, first)] == ["open"] * 2
+    await rescuing.settle()
+
+    assert (await rescuing.group(first)).merged_into == oldest
+    assert await rescuing.members() == dict.fromkeys(("zed", "ann", "cat"), oldest)
+    assert await rescuing.at_rest() == ""
