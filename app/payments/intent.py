@@ -209,6 +209,8 @@ class Refund:
     requested_at: datetime
     fingerprint: bytes | None = None  # of what an operator asked for under a key
     note: str | None = None  # in the operator's words
+    by_hand: str | None = None  # the proof of a person who paid it out
+    doubled: bool = False  # and its provider says that it paid it too
 
     def request(self) -> RefundRequest:
         return RefundRequest(

@@ -1,15 +1,24 @@
 """The routes of payments: a shopper starts one, a provider tells how it went."""
 
 import asyncio
+from datetime import datetime
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 
+from app.kernel.clock import is_in_reach
 from app.kernel.money import AMOUNT_MINOR_MAX
 from app.payments.callback import Callbacks
+from app.payments.intent import RefundState
 from app.payments.operator_refunds import AskRefusal, RefundAsk, ask_refund, retry_refund
 from app.payments.provider import HttpReply, Product, Refusal
+from app.payments.refund_list import (
+    AdminRefundView,
+    Before,
+    list_refunds,
+    view_for_operators,
+)
 from app.payments.risk.routes import device_of
 from app.payments.stage import PaymentStage
 from app.payments.start import PaymentWish, StartRefusal, start_payment
@@ -22,6 +31,7 @@ from app.web.headers import idempotency_key
 from app.web.invalid import InvalidRequest, field_invalid
 from app.web.keys import OPERATOR, SHOPPER
 from app.web.problem import problem
+from app.web.query import Page, decode_cursor, encode_cursor, read_query
 
 # What reading a body may come to, in the words that providers are answered with.
 _REFUSALS: Final = {"request_timeout": Refusal.UNAVAILABLE}
@@ -57,6 +67,26 @@ class RetryRefund(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /admin/v1/refunds/{refund}/retry`."""
 
     reason: Reason
+
+
+class RefundPage(Page, forbid_unknown_fields=True):
+    """The query of `GET /admin/v1/refunds`."""
+
+    status: RefundState | None = None
+
+
+class RefundList(msgspec.Struct):
+    """A page of refunds, newest first."""
+
+    items: list[AdminRefundView]
+    next: str | None
+
+
+class _Position(msgspec.Struct, array_like=True, frozen=True):
+    """The last refund of a page."""
+
+    requested_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    number: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z]{8,64}\Z")]
 
 
 def endpoints(stage: PaymentStage) -> list[Endpoint]:
@@ -103,6 +133,16 @@ def admin_endpoints(stage: PaymentStage) -> list[Endpoint]:
             body=AskRefund,
             refusals=(*AskRefusal, "validation_failed", "shard_unavailable"),
             idempotent_key=True,
+        ),
+        Endpoint(
+            method="GET",
+            path="/admin/v1/refunds",
+            handler=routes.list_all,
+            summary="Refunds over all shards, newest first.",
+            access=Access.VIEWER,
+            answers={200: RefundList},
+            query=RefundPage,
+            refusals=("shard_unavailable",),
         ),
         Endpoint(
             method="POST",
@@ -196,6 +236,17 @@ class _AdminRoutes:
         headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
         return respond(request, 201, view_refund(answer.refund), headers)
 
+    async def list_all(self, request: web.Request) -> web.StreamResponse:
+        query = read_query(request, RefundPage)
+        shards = self._stage.shards
+        refunds = await list_refunds(shards, _before(query), query.status, query.limit + 1)
+        page = refunds[: query.limit]
+        more = len(refunds) > query.limit
+        last = _Position(page[-1].requested_at, page[-1].number) if more else None
+        items = [view_for_operators(refund) for refund in page]
+        following = None if last is None else encode_cursor(last)
+        return respond(request, 200, RefundList(items, following))
+
     async def retry(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, RetryRefund)
         act = Act(actor=request[OPERATOR].name, reason=body.reason)
@@ -203,6 +254,15 @@ class _AdminRoutes:
         if refund is None:
             return problem("not_found", request)
         return respond(request, 200, view_refund(refund))
+
+
+def _before(page: Page) -> Before | None:
+    if page.cursor is None:
+        return None
+    at = decode_cursor(page.cursor, _Position)
+    if not is_in_reach(at.requested_at):
+        raise field_invalid(path="$.cursor", message="not a cursor of this list")
+    return at.requested_at, at.number
 
 
 def _response(reply: HttpReply) -> web.Response:

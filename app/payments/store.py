@@ -114,9 +114,9 @@ INSERT INTO provider_events
     (provider, account, notification_id, attempt_number, kind, outcome, headers, raw, event_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 
-_REFUND: Final = """r.number, r.attempt_number, r.sale, r.bucket, r.epoch, r.seq, r.reason, r.late,
-    r.amount_minor, r.currency, r.state, r.tries, r.requested_at, r.fingerprint, r.note,
-    p.provider, p.account,
+REFUND_COLUMNS: Final = """r.number, r.attempt_number, r.sale, r.bucket, r.epoch, r.seq, r.reason,
+    r.late, r.amount_minor, r.currency, r.state, r.tries, r.requested_at, r.fingerprint, r.note,
+    r.by_hand, r.doubled_at IS NOT NULL AS doubled, p.provider, p.account,
     p.provider_number AS attempt_provider_number, p.captured_minor, p.created_at, o.merchant"""
 
 # The attempt's own CHECK keeps all its refunds within what was captured.
@@ -130,14 +130,14 @@ WITH asked AS (
 UPDATE payment_attempts p SET refunded_minor = p.refunded_minor + asked.amount_minor
 FROM asked WHERE p.number = asked.attempt_number"""
 
-_REFUND_OF_ATTEMPT: Final = """FROM refunds r
+REFUND_OF_ATTEMPT: Final = """FROM refunds r
 JOIN payment_attempts p ON p.number = r.attempt_number
 JOIN orders o ON (o.sale, o.bucket, o.epoch, o.seq) = (r.sale, r.bucket, r.epoch, r.seq)"""
 SELECT_REFUND_FOR_UPDATE: Final = f"""
-SELECT {_REFUND} {_REFUND_OF_ATTEMPT}
+SELECT {REFUND_COLUMNS} {REFUND_OF_ATTEMPT}
 WHERE r.number = $1 FOR UPDATE OF r"""
 SELECT_REFUNDS: Final = f"""
-SELECT {_REFUND} {_REFUND_OF_ATTEMPT}
+SELECT {REFUND_COLUMNS} {REFUND_OF_ATTEMPT}
 WHERE r.sale = $1 AND r.bucket = $2 AND r.epoch = $3 AND r.seq = $4
 ORDER BY r.requested_at, r.number"""
 
@@ -151,10 +151,10 @@ FROM (SELECT number FROM refunds
       ORDER BY next_try_at LIMIT $1 FOR UPDATE SKIP LOCKED) due,
      payment_attempts p JOIN orders o USING (sale, bucket, epoch, seq)
 WHERE r.number = due.number AND p.number = r.attempt_number
-RETURNING {_REFUND}"""
+RETURNING {REFUND_COLUMNS}"""
 
 SELECT_REFUND_BY_KEY: Final = f"""
-SELECT {_REFUND} {_REFUND_OF_ATTEMPT}
+SELECT {REFUND_COLUMNS} {REFUND_OF_ATTEMPT}
 WHERE r.sale = $1 AND r.bucket = $2 AND r.epoch = $3 AND r.seq = $4 AND r.idempotency_key = $5"""
 
 # Due at once: the worker's pause has passed while somebody saw to the cause.
@@ -386,7 +386,7 @@ async def insert_refund(connection: Connection, new: NewRefund) -> Refund:
 
 async def refunds_of_order(connection: Connection, key: OrderKey) -> list[Refund]:
     """Return every refund of one order, oldest first."""
-    return [_refund(row) for row in await connection.fetch(SELECT_REFUNDS, *key)]
+    return [refund_from_row(row) for row in await connection.fetch(SELECT_REFUNDS, *key)]
 
 
 async def find_refund_by_key(
@@ -394,20 +394,20 @@ async def find_refund_by_key(
 ) -> Refund | None:
     """Return the refund of an order that was asked for under a key."""
     row = await connection.fetchrow(SELECT_REFUND_BY_KEY, *key, idempotency_key)
-    return None if row is None else _refund(row)
+    return None if row is None else refund_from_row(row)
 
 
 async def lock_refund(connection: Connection, number: str) -> Refund | None:
     """Read a refund FOR UPDATE."""
     row = await connection.fetchrow(SELECT_REFUND_FOR_UPDATE, number)
-    return None if row is None else _refund(row)
+    return None if row is None else refund_from_row(row)
 
 
 async def claim_refunds(shard: Shard, refunds_max: int, pauses_ms: Sequence[int]) -> list[Refund]:
     """Take refunds that are due, and set when each is due again."""
     async with shard.connection() as connection:
         rows = await connection.fetch(CLAIM_REFUNDS, refunds_max, list(pauses_ms))
-    return [_refund(row) for row in rows]
+    return [refund_from_row(row) for row in rows]
 
 
 async def mark_refund(
@@ -470,7 +470,8 @@ def attempt_from_row(row: Mapping[str, Any]) -> Attempt:
     )
 
 
-def _refund(row: Mapping[str, Any]) -> Refund:
+def refund_from_row(row: Mapping[str, Any]) -> Refund:
+    """Turn a row of `REFUND_COLUMNS` into a refund."""
     return Refund(
         number=RefundNumber(row["number"]),
         order_key=OrderKey(row["sale"], row["bucket"], row["epoch"], row["seq"]),
@@ -493,4 +494,6 @@ def _refund(row: Mapping[str, Any]) -> Refund:
         requested_at=row["requested_at"],
         fingerprint=row["fingerprint"],
         note=row["note"],
+        by_hand=row["by_hand"],
+        doubled=row["doubled"],
     )

@@ -39,6 +39,7 @@ POST /admin/v1/orders/{order}/after-sales/{number}/resend   no   yes      no
 GET  /admin/v1/sales/{sale}/policy                    yes    yes      no
 PUT  /admin/v1/sales/{sale}/policy                    no     yes      no
 POST /admin/v1/orders/{order}/refunds                no     yes      no
+GET  /admin/v1/refunds                               yes    yes      no
 POST /admin/v1/refunds/{refund}/retry                no     yes      no
 POST /admin/v1/refunds/{refund}/paid-back            no     yes      no
 POST /admin/v1/payments/{payment}/confirm            no     yes      no
