@@ -10,6 +10,7 @@ seventh of one. What starts its own goes wherever there is room, first of all.
 """
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 import pytest
 from redis.asyncio import Redis
@@ -18,7 +19,11 @@ from app.storage.shards import Database, DatabaseSettings, Shards
 from tests.journeys.service import RunningService
 from tests.real_stores import RealStores, run_real_stores
 
+# Long enough for a journey to look at what it has just ended; then its bucket is no more work.
+BUCKET_CLOSES_SECONDS: Final = "15"
 
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests go together, and put the long ones before the short."""
     for item in items:
@@ -98,7 +103,11 @@ async def redis(stores: RealStores) -> AsyncIterator[Redis]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """`doorbuster up` with every role as a process; shared, so nothing in it may be killed."""
-    running = RunningService(tmp_path_factory.mktemp("service") / "data", api_processes=2)
+    running = RunningService(
+        tmp_path_factory.mktemp("service") / "data",
+        api_processes=2,
+        DOORBUSTER_INVENTORY__COORDINATOR_CLOSE_AFTER_SECONDS=BUCKET_CLOSES_SECONDS,
+    )
     try:
         running.start()
         yield running
