@@ -89,6 +89,14 @@ _ATTEMPT_SOURCES: Final = ATTEMPT_MACHINE.sources(AttemptEvent.CAPTURED)
 _PLAIN_SOURCES: Final = frozenset(_ATTEMPT_SOURCES) - {AttemptState.CLOSED}
 
 
+# A value that it cannot hold, a rule, an index entry that would be too long.
+_REFUSALS: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+
+
 class CapturesRefused(Conflict):
     """One of several captures meets a rule of the database, and takes the others with it."""
 
@@ -170,7 +178,7 @@ async def write_captures(connection: Connection, captures: Sequence[NewCapture])
 def _refusing() -> Generator[None]:
     try:
         yield
-    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+    except _REFUSALS as error:
         raise CapturesRefused(sqlstate=error.sqlstate, rule=error.constraint_name) from error
 
 

@@ -1,6 +1,7 @@
 """Callbacks that come together: the plain ones in one transaction, the others as ever."""
 
 import asyncio
+import hashlib
 from dataclasses import replace
 
 import asyncpg
@@ -34,6 +35,7 @@ WRITTEN = (
               notification_id = 'evt-' || attempt_number AS named
        FROM provider_events WHERE attempt_number = $1""",
 )
+INCOMPRESSIBLE = "".join(hashlib.sha256(bytes([n])).hexdigest() for n in range(256))
 LOCK_ORDER = """
 SELECT FROM orders WHERE (sale, bucket, epoch, seq) = ($1, $2, $3, $4) FOR UPDATE"""
 
@@ -199,15 +201,25 @@ async def test_an_order_that_somebody_holds_keeps_no_other_waiting(desk: Desk):
     assert await desk.order_state(held.order_key) == "paid"
 
 
-async def test_a_message_that_the_database_refuses_fails_alone(desk: Desk):
+@pytest.mark.parametrize(
+    ("unwritable", "error"),
+    [
+        pytest.param("evt-\x00", asyncpg.CharacterNotInRepertoireError, id="NUL"),
+        pytest.param("evt-\ud800", asyncpg.DataError, id="half a pair"),
+        pytest.param(INCOMPRESSIBLE, asyncpg.ProgramLimitExceededError, id="long"),
+    ],
+)
+async def test_a_message_that_the_database_refuses_fails_alone(
+    desk: Desk, unwritable: str, error: type[Exception]
+):
     good, bad = await open_attempts(desk, 2)
     batches = CaptureBatches(desk.stage)
     verified = [
         desk.provider.parse_notification(desk.signed(raw), raw)
         for raw in (paid(desk, good), paid(desk, bad))
     ]
-    unwritable = replace(verified[1].event, notification_id="evt-\x00")
-    verified[1] = replace(verified[1], event=unwritable)
+    event = replace(verified[1].event, notification_id=unwritable)
+    verified[1] = replace(verified[1], event=event)
 
     told, failed = await asyncio.gather(
         *(batches.apply(desk.provider, one, one.event.about) for one in verified),
@@ -215,7 +227,7 @@ async def test_a_message_that_the_database_refuses_fails_alone(desk: Desk):
     )
 
     assert told is EventOutcome.PAID
-    assert isinstance(failed, asyncpg.CharacterNotInRepertoireError)
+    assert isinstance(failed, error)
     assert await desk.order_state(bad.order_key) == "pending"
     assert await desk.order_state(good.order_key) == "paid"
 

@@ -128,7 +128,7 @@ def _trade_event(fields: Mapping[str, str]) -> Event:
         state=pay_state(told),
         merchant_id=_present(fields, "seller_id"),
         app_id=_present(fields, "app_id"),
-        provider_number=_present(fields, "trade_no"),
+        provider_number=_present(fields, "trade_no", length_max=64),
         amount_minor=told.total_minor,
         currency=CURRENCY,
         paid_at=told.paid_at,

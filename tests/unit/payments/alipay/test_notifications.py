@@ -292,6 +292,7 @@ SIGNED_AND_UNREADABLE: Final = {
     "no number": {"out_trade_no": None},
     "an empty number": {"out_trade_no": ""},
     "no trade": {"trade_no": None},
+    "a very long trade": {"trade_no": "2" * 65},
     "no seller": {"seller_id": None},
     "no app": {"app_id": None},
     "no notification id": {"notify_id": None},
