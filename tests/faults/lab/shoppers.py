@@ -60,6 +60,7 @@ class Crowd:
         seed: of every choice.
         history: every call, with its monotonic times.
         give_up_at: monotonic; nobody repeats a click after that.
+        patience_seconds: of who ends an order, from the moment it was accepted.
     """
 
     site: Site
@@ -70,6 +71,7 @@ class Crowd:
     habits: Habits = field(default_factory=Habits)
     history: History = field(default_factory=History)
     give_up_at: float = float("inf")
+    patience_seconds: float = ENDING_SECONDS
     _clicks: Client = field(init=False)
     _checkout: Checkout = field(init=False)
     _gateway: Client = field(init=False)
@@ -88,7 +90,7 @@ class Crowd:
             sandbox=self._gateway,
             history=self.history,
             pay_within_seconds=0.0,
-            give_up_seconds=ENDING_SECONDS,
+            give_up_seconds=self.patience_seconds,
         )
 
     @property
