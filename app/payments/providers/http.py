@@ -40,6 +40,7 @@ _NOT_SENT: Final = (
     aiohttp.ConnectionTimeoutError,
 )
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # any IPv4 address may stand behind it
+_NAME: Final = re.compile(r"[0-9a-z-]{1,63}(\.[0-9a-z-]{1,63})*", re.ASCII)
 _ASCII_HOST: Final = re.compile(r"[0-9A-Za-z.:-]{1,253}", re.ASCII)
 
 
@@ -159,6 +160,10 @@ class ProviderCalls:
         self, session: aiohttp.ClientSession | None, call: Call, wait_ms: int, bytes_max: int
     ) -> Heard:
         assert session is not None, "use ProviderCalls as an async context"
+        try:
+            url = URL(call.url, encoded=True)
+        except ValueError:
+            return Lost(Outcome.NOT_SENT, "InvalidURL")
         timeout = aiohttp.ClientTimeout(
             total=wait_ms / 1000,
             connect=None,
@@ -167,7 +172,7 @@ class ProviderCalls:
         try:
             async with session.request(
                 call.method,
-                URL(call.url, encoded=True),
+                url,
                 data=call.body or None,
                 headers={"User-Agent": USER_AGENT, **call.headers},
                 allow_redirects=False,
@@ -241,7 +246,7 @@ def may_be_fetched(url: str, hosts: Collection[str]) -> bool:
     host = (parts.hostname or "").lower()
     if parts.scheme != "https" or parts.username or parts.password or port not in (None, 443):
         return False
-    if _address(host) is not None:  # a name is allowed, never a number
+    if _NAME.fullmatch(host) is None or _address(host) is not None:  # a name, never a number
         return False
     return any(host == one or (one.startswith(".") and host.endswith(one)) for one in hosts)
 

@@ -136,6 +136,13 @@ async def test_what_surely_never_left_is_not_sent(calls, url):
     assert heard.outcome is Outcome.NOT_SENT
 
 
+async def test_an_address_that_nobody_can_read_is_not_sent(calls):
+    for url in ("https://evil.test\\.example.com/", "https://[::1", "https://a b/"):
+        heard = await calls.send(Call(method="GET", url=url))
+        assert isinstance(heard, Lost), url
+        assert heard.outcome is Outcome.NOT_SENT
+
+
 async def test_a_redirect_is_an_answer_and_is_not_followed(gateway, calls):
     heard = await calls.send(Call(method="GET", url=f"{gateway}/away"))
     assert isinstance(heard, Answer)
@@ -181,6 +188,11 @@ def test_the_meaning_of_a_status_before_it_is_read():
         ("https://[::1]/", False),
         ("https://dl.example.com:x/", False),
         ("file:///etc/passwd", False),
+        # other readers end the host elsewhere, or refuse to read it
+        ("https://evil.test\\.example.com/", False),
+        ("https://evil.test%2f.example.com/", False),
+        ("https://evil.test;.example.com/", False),
+        ("https://.example.com/", False),
     ],
 )
 def test_which_told_addresses_may_be_fetched(url, allowed):
