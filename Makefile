@@ -43,7 +43,7 @@ check: setup
 # Every test process and role of a test imports the same: compiled once, whatever the shell says.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: check oracles
-	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
+	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder \
 	  --ignore=tests/style --ignore=tests/faults $(ARGS)
 	$(BIN)/pytest -q -m "not faults" tests/faults
 

@@ -4,13 +4,11 @@ What every test may ask for.
 One Valkey and one Postgres per session; a fresh deployment name and fresh,
 migrated databases per test. Only what a test asks for is made.
 
-Of several processes (`--dist loadgroup`), one plays what asks a folder's running
-service: to start one takes nine seconds of a processor, and to keep it idle a
-seventh of one. What starts its own goes wherever there is room, first of all.
+Which of several processes plays what is said by sharing.py.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from redis.asyncio import Redis
@@ -18,34 +16,26 @@ from redis.asyncio import Redis
 from app.storage.shards import Database, DatabaseSettings, Shards
 from tests.journeys.service import RunningService
 from tests.real_stores import RealStores, run_real_stores
+from tests.sharing import SharingScheduler
 
 # Long enough for a journey to look at what it has just ended; then its bucket is no more work.
 BUCKET_CLOSES_SECONDS: Final = "15"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests go together, and put the long ones before the short."""
-    for item in items:
-        if (group := _group_of(item)) is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Put the long ones before the short: what a process begins last, the others wait for."""
     items.sort(key=_is_short)
 
 
-def _group_of(item: pytest.Item) -> str | None:
-    """Name the tests that share what is dear to make; None for one that shares nothing."""
-    asked = _asked(item)
-    if "service" in asked:
-        return item.path.parent.name
-    return None if "own_service" in asked else str(item.path)
-
-
 def _is_short(item: pytest.Item) -> bool:
-    return not {"service", "own_service"}.intersection(_asked(item))
+    asked = item.fixturenames if isinstance(item, pytest.Function) else []
+    return not {"service", "own_service"}.intersection(asked)
 
 
-def _asked(item: pytest.Item) -> list[str]:
-    return item.fixturenames if isinstance(item, pytest.Function) else []
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharingScheduler:
+    """Have xdist share out the tests as sharing.py says."""
+    return SharingScheduler(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,19 @@ STOP_SECONDS: Final = 30.0
 
 
 class RunningService:
-    """One `doorbuster up` on one data directory; may be started again after it has ended."""
+    """
+    One `doorbuster up` on one data directory; may be started again after it has ended.
 
-    def __init__(self, data_dir: Path, *, api_processes: int) -> None:
+    Args:
+        data_dir: made when absent.
+        api_processes: how many take orders.
+        settings: what is not as in production, by the names of variables.
+    """
+
+    def __init__(self, data_dir: Path, *, api_processes: int, **settings: str) -> None:
         self.data_dir = data_dir
         self._api_processes = api_processes
+        self._settings = settings
         self.ready: dict[str, Any] = {}
         self.restarts: list[dict[str, Any]] = []
         self._process: subprocess.Popen[str] | None = None
@@ -50,6 +58,7 @@ class RunningService:
             *("--json", "--data-dir", str(self.data_dir)),
             *("--workers", str(self._api_processes), "--port", "0", "--admin-port", "0"),
             cwd=self.data_dir,
+            env=self._settings,
         )
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
         self._listener.start()
