@@ -61,6 +61,7 @@ class EventOutcome(StrEnum):
     CLOSED = "closed"
     REFUND_SUCCEEDED = "refund_succeeded"
     REFUND_ABNORMAL = "refund_abnormal"
+    REFUND_DOUBLED = "refund_doubled"  # a person had paid it out: the shopper has it twice
     ALREADY_APPLIED = "already_applied"
     NO_EFFECT = "no_effect"  # true, and nothing follows from it
     UNKNOWN_STATE = "unknown_state"  # true, and a word that we do not know: no effect
@@ -77,6 +78,7 @@ class EventOutcome(StrEnum):
 ALARMING: Final = frozenset(
     {
         EventOutcome.REFUNDED_ELSEWHERE,
+        EventOutcome.REFUND_DOUBLED,
         EventOutcome.SECOND_CAPTURE,
         EventOutcome.UNKNOWN_STATE,
         EventOutcome.AMOUNT_MISMATCH,

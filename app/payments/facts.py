@@ -1,11 +1,13 @@
 """
 The facts that payments leave in the outbox for settlement; pure.
 
-kind               business id     says
-payment_captured   attempt number  money came in for an order that took it
-late_payment       attempt number  money came in that the order could not take
-refund_requested   refund number   money is to go back
-refund_succeeded   refund number   money went back
+kind                 business id     says
+payment_captured     attempt number  money came in for an order that took it
+late_payment         attempt number  money came in that the order could not take
+refund_requested     refund number   money is to go back
+refund_succeeded     refund number   money went back
+refund_paid_by_hand  refund number   a person paid it out, its provider did not
+refund_doubled       refund number   and then its provider did too
 
 `suspense` tells a refund of a late payment, whose money never reached an order.
 Instants are RFC 3339 in UTC, amounts are whole minor units of `currency`.
@@ -32,7 +34,7 @@ def capture_fact(merchant: str, attempt: Attempt, captured_at: datetime) -> dict
 
 
 def refund_fact(refund: Refund) -> dict[str, object]:
-    """Write `refund_requested` and `refund_succeeded`."""
+    """Write any fact of a refund."""
     return {
         "refund_no": refund.number,
         "order_id": _order_id(refund.attempt.number),

@@ -96,6 +96,7 @@ class RefundEvent(StrEnum):
     PROVIDER_SUCCEEDED = "provider_succeeded"
     PROVIDER_REFUSED = "provider_refused"
     RETRY_ASKED = "retry_asked"  # an operator has seen to the cause
+    PAID_BY_HAND = "paid_by_hand"  # a person paid it out, and shows the proof
 
 
 REFUND_MACHINE: Final = Machine(
@@ -114,6 +115,7 @@ REFUND_MACHINE: Final = Machine(
         (RefundState.ABNORMAL, RefundEvent.PROVIDER_SUCCEEDED): RefundState.SUCCEEDED,
         # Or an operator lets it be sent again, with the number that it has.
         (RefundState.ABNORMAL, RefundEvent.RETRY_ASKED): RefundState.REQUESTED,
+        (RefundState.ABNORMAL, RefundEvent.PAID_BY_HAND): RefundState.SUCCEEDED,
     },
 )
 

@@ -34,6 +34,7 @@ from app.payments.provider import (
     Result,
     Verified,
 )
+from app.payments.refunds_by_hand import note_doubled
 from app.payments.stage import PaymentStage
 from app.storage.shards import Connection, Shard
 
@@ -115,11 +116,19 @@ async def _take_effect(
         return EventOutcome.NO_EFFECT
     moved = await store.mark_refund(connection, refund.number, event, snapshot.provider_number)
     if not moved:
-        return EventOutcome.ALREADY_APPLIED
+        return await _judge_ended(connection, refund, event)
     if event is RefundEvent.PROVIDER_REFUSED:
         return EventOutcome.REFUND_ABNORMAL
     await insert_outbox(connection, "refund_succeeded", refund.number, refund_fact(refund))
     return EventOutcome.REFUND_SUCCEEDED
+
+
+async def _judge_ended(connection: Connection, refund: Refund, event: RefundEvent) -> EventOutcome:
+    """Say what a message means to a refund that it does not move."""
+    is_paid = event is RefundEvent.PROVIDER_SUCCEEDED
+    if is_paid and await note_doubled(connection, refund):
+        return EventOutcome.REFUND_DOUBLED
+    return EventOutcome.ALREADY_APPLIED
 
 
 async def _send_on_shard(stage: PaymentStage, shard: Shard) -> int:

@@ -19,6 +19,7 @@ from app.payments.refund_list import (
     list_refunds,
     view_for_operators,
 )
+from app.payments.refunds_by_hand import CloseRefusal, Payout, close_refund
 from app.payments.risk.routes import device_of
 from app.payments.stage import PaymentStage
 from app.payments.start import PaymentWish, StartRefusal, start_payment
@@ -89,6 +90,13 @@ class _Position(msgspec.Struct, array_like=True, frozen=True):
     number: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z]{8,64}\Z")]
 
 
+class CloseRefund(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /admin/v1/refunds/{refund}/close`."""
+
+    reference: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z._-]{1,64}\Z")]
+    reason: Reason
+
+
 def endpoints(stage: PaymentStage) -> list[Endpoint]:
     """Return the public routes of this stage."""
     routes = _Routes(stage)
@@ -153,6 +161,16 @@ def admin_endpoints(stage: PaymentStage) -> list[Endpoint]:
             answers={200: RefundView},
             body=RetryRefund,
             refusals=("not_found", "validation_failed", "shard_unavailable"),
+        ),
+        Endpoint(
+            method="POST",
+            path="/admin/v1/refunds/{refund}/close",
+            handler=routes.close,
+            summary="End a refund that its provider refused and a person paid out, with proof.",
+            access=Access.OPERATOR,
+            answers={200: AdminRefundView},
+            body=CloseRefund,
+            refusals=(*CloseRefusal, "validation_failed", "shard_unavailable"),
         ),
     ]
 
@@ -254,6 +272,15 @@ class _AdminRoutes:
         if refund is None:
             return problem("not_found", request)
         return respond(request, 200, view_refund(refund))
+
+    async def close(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, CloseRefund)
+        act = Act(actor=request[OPERATOR].name, reason=body.reason)
+        payout = Payout(reference=body.reference, act=act)
+        answer = await close_refund(self._stage, request.match_info["refund"], payout)
+        if isinstance(answer, CloseRefusal):
+            return problem(answer, request)
+        return respond(request, 200, view_for_operators(answer))
 
 
 def _before(page: Page) -> Before | None:

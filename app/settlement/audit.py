@@ -99,7 +99,8 @@ SELECT account.code, account.debits_posted - account.credits_posted AS balance,
        coalesce(sum(transfer.amount_minor) FILTER (
            WHERE transfer.kind IN ('capture', 'late_capture')), 0)::bigint AS captured,
        coalesce(sum(transfer.amount_minor) FILTER (
-           WHERE transfer.kind IN ('refund', 'late_refund')), 0)::bigint AS refunded,
+           WHERE transfer.kind IN ('refund', 'late_refund', 'double_refund')),
+                0)::bigint AS refunded,
        coalesce(sum(CASE WHEN transfer.kind
                     IN ('provider_fee_return', 'provider_settlement_return')
                     THEN -transfer.amount_minor ELSE transfer.amount_minor END) FILTER (

@@ -15,7 +15,11 @@ from app.settlement.posting import BUSINESS_TYPE
 from app.storage.shards import Database, Shard
 
 CAPTURES: Final = (str(FactKind.PAYMENT_CAPTURED), str(FactKind.LATE_PAYMENT))
-REFUNDS: Final = (str(FactKind.REFUND_SUCCEEDED),)
+REFUNDS: Final = (
+    str(FactKind.REFUND_SUCCEEDED),
+    str(FactKind.REFUND_PAID_BY_HAND),
+    str(FactKind.REFUND_DOUBLED),
+)
 
 SELECT_MONEY: Final = """
 SELECT provider, currency::text AS currency, sum(captured)::bigint AS captured,
@@ -24,7 +28,8 @@ FROM (
     SELECT provider, currency, captured_minor AS captured, 0 AS refunded FROM payment_attempts
     WHERE captured_minor > 0
     UNION ALL
-    SELECT p.provider, r.currency, 0, r.amount_minor
+    SELECT p.provider, r.currency, 0,
+           CASE WHEN r.doubled_at IS NULL THEN r.amount_minor ELSE 2 * r.amount_minor END
     FROM refunds r JOIN payment_attempts p ON p.number = r.attempt_number
     WHERE r.state = 'succeeded'
 ) AS amounts GROUP BY provider, currency"""
@@ -46,7 +51,8 @@ SELECT account.code,
        coalesce(sum(transfer.amount_minor) FILTER (
            WHERE transfer.kind IN ('capture', 'late_capture')), 0)::bigint AS captured,
        coalesce(sum(transfer.amount_minor) FILTER (
-           WHERE transfer.kind IN ('refund', 'late_refund')), 0)::bigint AS refunded
+           WHERE transfer.kind IN ('refund', 'late_refund', 'double_refund')),
+                0)::bigint AS refunded
 FROM ledger_accounts AS account
 JOIN ledger_entries AS entry ON entry.account_id = account.id
 JOIN ledger_transfers AS transfer ON transfer.id = entry.transfer_id
@@ -63,6 +69,7 @@ WHERE EXISTS (
       AND transfer.state IN ('posted', 'post')
       AND CASE WHEN fact.kind = ANY ($4::text[])
           THEN transfer.kind IN ('capture', 'late_capture')
+          WHEN fact.kind = '{FactKind.REFUND_DOUBLED}' THEN transfer.kind = 'double_refund'
           ELSE transfer.kind IN ('refund', 'late_refund') END)"""
 
 

@@ -56,6 +56,7 @@ class TransferKind(StrEnum):
     REVERSE_TAX = "reverse_tax"
     LATE_CAPTURE = "late_capture"
     LATE_REFUND = "late_refund"
+    DOUBLE_REFUND = "double_refund"
     PROVIDER_SETTLEMENT = "provider_settlement"
     PROVIDER_FEE = "provider_fee"
     PROVIDER_FEE_RETURN = "provider_fee_return"
@@ -121,6 +122,11 @@ def refund_clearing(currency: str) -> Account:
 def late_payment_suspense(currency: str) -> Account:
     """Return money that came for orders that could not take it; zero once refunded."""
     return _account("suspense.late_payment", currency, AccountKind.LIABILITY)
+
+
+def double_refund_suspense(currency: str) -> Account:
+    """Return what shoppers got twice, by hand and by a provider; theirs to give back."""
+    return _account("suspense.double_refund", currency, AccountKind.ASSET)
 
 
 def bank_transfer_suspense(currency: str) -> Account:

@@ -35,6 +35,8 @@ class FactKind(StrEnum):
     REFUND_REQUESTED = "refund_requested"
     REFUND_SUCCEEDED = "refund_succeeded"
     REFUND_CLOSED = "refund_closed"
+    REFUND_PAID_BY_HAND = "refund_paid_by_hand"
+    REFUND_DOUBLED = "refund_doubled"
 
 
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +86,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def takes_back_tax(self) -> bool:
         """Whether its posting depends on the order's earlier refunds."""
-        if self.kind is not FactKind.REFUND_SUCCEEDED:
+        if self.kind not in {FactKind.REFUND_SUCCEEDED, FactKind.REFUND_PAID_BY_HAND}:
             return False
         return self.refund.merchant == OWN_GOODS and not self.refund.suspense
 
@@ -110,4 +112,6 @@ _SHAPES: Final[Mapping[FactKind, type[Capture | Refund]]] = {
     FactKind.REFUND_REQUESTED: Refund,
     FactKind.REFUND_SUCCEEDED: Refund,
     FactKind.REFUND_CLOSED: Refund,
+    FactKind.REFUND_PAID_BY_HAND: Refund,
+    FactKind.REFUND_DOUBLED: Refund,
 }

@@ -93,6 +93,25 @@ def _post_refund_closed(fact: Fact, _: TaxBook) -> list[Transfer]:
     return _end_refund(fact, TransferState.VOID)
 
 
+def _post_refund_paid_by_hand(fact: Fact, tax: TaxBook) -> list[Transfer]:
+    """End a refund like any other; our bank paid it, so its provider still owes us as much."""
+    told = fact.refund
+    batch = _Batch.of_refund("refund_end", fact)
+    receivable = chart.provider_receivable(told.provider, told.currency)
+    kind = TransferKind.PROVIDER_SETTLEMENT_RETURN
+    paid = batch.transfer(kind, receivable, chart.bank(told.currency), told.amount_minor)
+    return [*_post_refund_succeeded(fact, tax), paid]
+
+
+def _post_refund_doubled(fact: Fact, _: TaxBook) -> list[Transfer]:
+    """Hold in suspense what a provider gave back after a person had paid it out."""
+    told = fact.refund
+    batch = _Batch.of_refund("refund_doubled", fact)
+    suspense = chart.double_refund_suspense(told.currency)
+    receivable = chart.provider_receivable(told.provider, told.currency)
+    return [batch.transfer(TransferKind.DOUBLE_REFUND, suspense, receivable, told.amount_minor)]
+
+
 def _pending_refund(fact: Fact) -> list[Transfer]:
     """
     Announce a refund: money leaves, and its merchant's balance is set aside.
@@ -205,4 +224,6 @@ _RULES: Final[Mapping[FactKind, Callable[[Fact, TaxBook], list[Transfer]]]] = {
     FactKind.REFUND_REQUESTED: _post_refund_requested,
     FactKind.REFUND_SUCCEEDED: _post_refund_succeeded,
     FactKind.REFUND_CLOSED: _post_refund_closed,
+    FactKind.REFUND_PAID_BY_HAND: _post_refund_paid_by_hand,
+    FactKind.REFUND_DOUBLED: _post_refund_doubled,
 }

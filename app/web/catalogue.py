@@ -221,6 +221,14 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         ("Refund already settled", "退款已完成"),
         ("This refund was paid back by another proof.", "该退款已凭其他凭证完成。"),
     ),
+    "refund_under_way": _kind(
+        409,
+        ("Refund under way", "退款处理中"),
+        (
+            "Its provider has not refused this refund; only a refused one is closed by hand.",
+            "只有被支付渠道拒绝的退款才能人工结清。",
+        ),
+    ),
     "bank_line_settled": _kind(
         409,
         ("Bank line already settled", "银行流水已处理"),

@@ -19,6 +19,8 @@ async def prepare(shop: Shop, path: str) -> tuple[str, dict[str, Any]]:
         return path.replace("{payment}", payment), told
     if path.endswith("/paid-back"):
         return path.replace("{refund}", await _told_refund(shop)), {}
+    if path.endswith("/close") and "{refund}" in path:
+        return path.replace("{refund}", await _refused_refund(shop)), {}
     if "{line}" in path:
         told = {}
         if path.endswith("/assign"):
@@ -72,3 +74,20 @@ async def _told_refund(shop: Shop) -> str:
 
     await eventually(is_there)
     return refund
+
+
+async def _refused_refund(shop: Shop) -> str:
+    """Name a refund that the gateway refused: its merchant's balance is too small."""
+    sale = await shop.open_sale(price_minor=PRICE)
+    order_id = str((await shop.buy(sale, "ann"))["order_id"])
+    await shop.pay(order_id, "ann", script={"refund": "refused"})
+    await shop.until_order(order_id, "ann", "paid")
+    asked = {"amount_minor": PRICE, "reason": "a test"}
+    refund = (await shop.operate("POST", f"/orders/{order_id}/refunds", asked)).body["refund_id"]
+
+    async def is_abnormal() -> bool:
+        page = await shop.read("/refunds?status=abnormal&limit=100")
+        return refund in [one["refund_id"] for one in page["items"]]
+
+    await eventually(is_abnormal)
+    return str(refund)

@@ -27,6 +27,7 @@ BEFORE: Final = {
     "/admin/v1/orders/{order}/risk/release": ("hold",),
     "/admin/v1/orders/{order}/risk/reject": ("hold",),
     "/admin/v1/refunds/{refund}/retry": (),  # a life of its own: ask_refund
+    "/admin/v1/refunds/{refund}/close": (),  # of its own too: house_lives
     "/admin/v1/orders/{order}/after-sales/{number}/approve": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/refuse": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/settle": ("pay", "ship", "refund"),
@@ -47,6 +48,7 @@ BODIES: Final = {
     "/admin/v1/payments/{payment}/confirm": {
         "amount_minor": 1, "currency": "CNY", "reference": "slip-1", "note": "a test",
     },
+    "/admin/v1/refunds/{refund}/close": {"reference": "slip-1", "reason": "a test"},
     "/admin/v1/refunds/{refund}/paid-back": {"reference": "back-1", "note": "a test"},
     "/admin/v1/balances/top-ups": {
         "shopper": "ann", "amount_minor": 1, "currency": "CNY", "reason": "a test",

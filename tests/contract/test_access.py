@@ -41,6 +41,7 @@ PUT  /admin/v1/sales/{sale}/policy                    no     yes      no
 POST /admin/v1/orders/{order}/refunds                no     yes      no
 GET  /admin/v1/refunds                               yes    yes      no
 POST /admin/v1/refunds/{refund}/retry                no     yes      no
+POST /admin/v1/refunds/{refund}/close                no     yes      no
 POST /admin/v1/refunds/{refund}/paid-back            no     yes      no
 POST /admin/v1/payments/{payment}/confirm            no     yes      no
 POST /admin/v1/balances/top-ups                      no     yes      no

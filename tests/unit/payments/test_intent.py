@@ -51,12 +51,12 @@ closed      -       -           paid      paid_late      -
 paid_late   -       -           -         -              -
 """
 REFUNDS = """
-#           sending  answer_lost  provider_succeeded  provider_refused  retry_asked
-requested   sent     -            -                   -                 -
-sent        -        unknown      succeeded           abnormal          -
-unknown     sent     -            succeeded           abnormal          -
-succeeded   -        -            -                   -                 -
-abnormal    -        -            succeeded           -                 requested
+#           sending  answer_lost  provider_succeeded  provider_refused  retry_asked  paid_by_hand
+requested   sent     -            -                   -                 -            -
+sent        -        unknown      succeeded           abnormal          -            -
+unknown     sent     -            succeeded           abnormal          -            -
+succeeded   -        -            -                   -                 -            -
+abnormal    -        -            succeeded           -                 requested    succeeded
 """
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ORDER_ID = OrderId("0123456789ABCDEFGHJKMNPQRS")

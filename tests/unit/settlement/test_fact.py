@@ -70,6 +70,10 @@ def test_a_fact_that_no_rule_can_read_is_refused(kind, payload):
         ("refund_succeeded", {"suspense": True}, False),
         ("refund_requested", {}, False),
         ("refund_closed", {}, False),
+        ("refund_paid_by_hand", {}, True),
+        ("refund_paid_by_hand", {"merchant": "m1"}, False),
+        ("refund_paid_by_hand", {"suspense": True}, False),
+        ("refund_doubled", {}, False),
     ],
 )
 def test_only_a_refund_of_own_goods_that_succeeded_takes_back_tax(kind, changes, takes_back):

@@ -90,6 +90,28 @@ POSTINGS = {
     pending  suspense.late_payment          provider.wechatpay.receivable  8880
     post     suspense.late_payment          provider.wechatpay.receivable  8880
     """,
+    "refund of own goods paid by hand": """
+    pending  refund.clearing                provider.wechatpay.receivable  8880
+    post     refund.clearing                provider.wechatpay.receivable  8880
+    posted   revenue.net                    refund.clearing                7858
+    posted   tax.output_vat                 refund.clearing                1022
+    posted   provider.wechatpay.receivable  bank.cny                       8880
+    """,
+    "refund of a merchant's goods paid by hand": """
+    pending  refund.clearing                provider.wechatpay.receivable  8880
+    pending  merchant.m1.payable            refund.clearing                8880
+    post     refund.clearing                provider.wechatpay.receivable  8880
+    post     merchant.m1.payable            refund.clearing                8880
+    posted   provider.wechatpay.receivable  bank.cny                       8880
+    """,
+    "refund of a late payment paid by hand": """
+    pending  suspense.late_payment          provider.wechatpay.receivable  8880
+    post     suspense.late_payment          provider.wechatpay.receivable  8880
+    posted   provider.wechatpay.receivable  bank.cny                       8880
+    """,
+    "refund of a late payment paid twice": """
+    posted   suspense.double_refund         provider.wechatpay.receivable  8880
+    """,
 }
 FACTS = {
     "own goods paid": capture(),
@@ -103,6 +125,10 @@ FACTS = {
     "refund of a merchant's goods closed": refund("refund_closed", "m1"),
     "refund of a late payment asked": refund("refund_requested", suspense=True),
     "refund of a late payment succeeded": refund("refund_succeeded", suspense=True),
+    "refund of own goods paid by hand": refund("refund_paid_by_hand"),
+    "refund of a merchant's goods paid by hand": refund("refund_paid_by_hand", "m1"),
+    "refund of a late payment paid by hand": refund("refund_paid_by_hand", suspense=True),
+    "refund of a late payment paid twice": refund("refund_doubled", suspense=True),
 }
 
 
