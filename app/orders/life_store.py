@@ -34,7 +34,8 @@ RETURNING number"""
 
 # As when an unpaid order closes: the units go back by a move with the lease's epoch, or
 # to the pool when the bucket is closed (docs/HOT_PATH.md §7). A group that is open counts
-# one paid seat less; one that has formed stays formed.
+# one paid seat less, and is locked after the lease row, as the flush does; one that has
+# formed stays formed.
 MARK_REFUNDED: Final = f"""
 WITH moved AS (
     UPDATE orders o
@@ -62,7 +63,7 @@ WITH moved AS (
     UPDATE groups g
     SET seats_paid = g.seats_paid - 1,
         leader_left = g.leader_left OR (g.leader_epoch, g.leader_seq) = (m.epoch, m.seq)
-    FROM moved m
+    FROM moved m CROSS JOIN lease
     WHERE g.sale = m.sale AND g.bucket = m.bucket AND g.id = m.group_id AND g.state = 'open'
 )
 {NOTE_EVENTS.format(event="$7", actor="$8", detail="$9::jsonb")}

@@ -119,7 +119,8 @@ WHERE state = 'closing'
 ORDER BY sale, bucket, epoch, seq LIMIT $5"""
 
 # One bucket at a time: the orders first, then the lease row (docs/HOT_PATH.md §7 for
-# a bucket that is closed already: the units go back to the pool, not to Redis).
+# a bucket that is closed already: the units go back to the pool, not to Redis). The groups
+# ask for the lease's answer so that their rows are locked after it, as the flush does.
 CLOSE_ORDERS: Final = f"""
 WITH moved AS (
     UPDATE orders o
@@ -144,7 +145,7 @@ WITH moved AS (
            CASE WHEN lease.state = 'closed' THEN 'debited' ELSE 'asked' END::move_state
     FROM moved m CROSS JOIN lease
 ), left_group AS (
-    UPDATE groups g SET leader_left = true FROM moved m
+    UPDATE groups g SET leader_left = true FROM moved m CROSS JOIN lease
     WHERE g.sale = m.sale AND g.bucket = m.bucket AND g.id = m.group_id AND g.state = 'open'
       AND (g.leader_epoch, g.leader_seq) = (m.epoch, m.seq)
 )

@@ -1,5 +1,6 @@
 """Seats that are on their way to Redis while members come and go."""
 
+import asyncio
 import contextlib
 
 import pytest
@@ -12,6 +13,7 @@ from app.storage.lua import bind_script
 from app.storage.redis import open_redis
 from tests.stores.orders.lossy_proxy import lossy_proxy
 from tests.stores.orders.test_groups import GroupSale
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -116,3 +118,35 @@ async def test_who_was_merged_is_not_merged_again_before_redis_knows(rescuing, s
     assert (await rescuing.group(first)).merged_into == oldest
     assert await rescuing.members() == dict.fromkeys(("zed", "ann", "cat"), oldest)
     assert await rescuing.at_rest() == ""
+
+
+GROUP_IS_FREE = (
+    "SELECT count(*) FROM (SELECT FROM groups WHERE id = $1 FOR UPDATE SKIP LOCKED) free"
+)
+WAITS_FOR_A_LOCK = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+AND wait_event_type = 'Lock'"""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "refunded"])
+async def test_who_leaves_a_group_locks_it_after_the_lease_row(shop, how):
+    """As the flush does, which holds the lease row and then asks for groups."""
+    sale = GroupSale(shop)
+    await sale.open()
+    name, (ann, _) = await sale.team("ann", "bob")
+    if how == "refunded":
+        await sale.pay(ann)
+    async with shop.shard().transaction() as flush:
+        await flush.fetch("SELECT FROM bucket_leases FOR UPDATE")
+        leaving = asyncio.create_task(sale.refund(ann) if how == "refunded" else sale.cancel(ann))
+
+        async def waits():
+            return await shop.value(WAITS_FOR_A_LOCK) == 1
+
+        await eventually(waits)
+        assert await flush.fetchval(GROUP_IS_FREE, name) == 1
+    await leaving
+
+    assert (await sale.states([ann]))[0] == ("refunded" if how == "refunded" else "closed")
+    await sale.settle()
+    assert await sale.at_rest() == ""
