@@ -35,7 +35,7 @@ class CaseRefused(enum.Enum):
     """Why nothing happened."""
 
     NOT_SHIPPED = enum.auto()  # before that there is cancelling
-    NOTHING_LEFT = enum.auto()  # all of the money went back already
+    NOTHING_LEFT = enum.auto()  # all of the money went back already: not even an exchange
     EXCEEDS_PAID = enum.auto()
     ANOTHER_OPEN = enum.auto()  # one case at a time
     NO_SUCH_CASE = enum.auto()
@@ -164,8 +164,6 @@ def _refuse(order: Order, claim: Claim, cases: list[AfterSale]) -> CaseRefused |
     if (claim.quantity or 1) > order.quantity:
         return CaseRefused.EXCEEDS_PAID
     left = order.total_minor - order.refunded_minor
-    if claim.kind is AfterSaleKind.EXCHANGE:
-        return None
     if left == 0:
         return CaseRefused.NOTHING_LEFT
     return CaseRefused.EXCEEDS_PAID if _amount(order, claim) > left else None
