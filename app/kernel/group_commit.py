@@ -101,12 +101,14 @@ class GroupCommit(Generic[Item, Result]):
         batch = self._next_batch()
         if not batch:
             return
-        items = [item for item, _, _ in batch]
-        (answered,) = await asyncio.gather(self._answer(items), return_exceptions=True)
-        if isinstance(answered, BaseException):
+        try:
+            answered = await self._answer([item for item, _, _ in batch])
+        except BaseException as error:
             for _, waiter, _ in batch:
-                _fail(waiter, answered)
-            return
+                _fail(waiter, error)
+            if isinstance(error, Exception):
+                return  # everybody of the batch was told
+            raise
         for (_, waiter, _), result in zip(batch, answered, strict=True):
             if not waiter.done():  # the caller may have gone
                 waiter.set_result(result)

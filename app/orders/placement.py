@@ -30,7 +30,7 @@ from app.orders.selling import (
 from app.orders.store import find_replays
 from app.orders.stream import FINGERPRINT_BYTES, KEY_HASH_BYTES, PlacementRequest
 from app.sales.sale import Sale
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from app.storage.server_clock import ServerClock
 from app.storage.shards import Shards
 

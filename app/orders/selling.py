@@ -32,7 +32,7 @@ from app.orders.answers import (
 from app.orders.route import BucketRoute, Route
 from app.orders.sealing import OrderIds
 from app.orders.stream import PlacementRequest, place_orders
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from app.storage.server_clock import ServerClock
 
 _ACCEPTED: Final = (Placed, Replay)

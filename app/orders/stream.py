@@ -25,7 +25,8 @@ from app.kernel.errors import UnreadableEntry
 from app.orders.answers import PlaceReply, read_answer
 from app.storage.keys import BucketKeys
 from app.storage.lua import BoundScript, bind_script, call_script
-from app.storage.redis import ScriptConnection, redis_errors
+from app.storage.redis import redis_errors
+from app.storage.script_connection import ScriptConnection
 
 # What sells: the coordinator notes the SHA of this script in the lease row.
 PLACE_ORDERS: Final = "orders/place_orders"

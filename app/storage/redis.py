@@ -8,11 +8,11 @@ and with the same idempotency key.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -157,76 +157,6 @@ async def call_once(redis: Redis, *command: RedisArgument, timeout_ms: int) -> A
     finally:
         if connection is not None:
             await pool.release(connection)
-
-
-class ScriptConnection:
-    """
-    One connection of its own that runs one script at a time.
-
-    The hot path has a few of these instead of a pool. Each connects on demand. A
-    connection that leaves any doubt (no answer in time, a cancelled call, bytes
-    nobody asked for) is dropped, so that a reply can never meet another request.
-    """
-
-    def __init__(self, url: str, *, client_name: str, connect_timeout_ms: int = 500) -> None:
-        pool = ConnectionPool.from_url(
-            url,
-            client_name=client_name,
-            socket_connect_timeout=connect_timeout_ms / 1000,
-            socket_timeout=None,
-            **_PLAIN,
-        )
-        self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._busy = False
-
-    async def evalsha(
-        self,
-        sha: str,
-        keys: Sequence[bytes],
-        arguments: Sequence[RedisArgument],
-        *,
-        timeout_ms: int,
-    ) -> Any:  # noqa: ANN401  the reply of a script is what its header says
-        """
-        Run a loaded script once.
-
-        Raises:
-            RedisUnavailable: it could not even be sent.
-            OutcomeUnknown: it was sent, and no answer came within timeout_ms.
-            ScriptMissing, RedisRefused, BrokenState: as the server answered.
-        """
-        assert not self._busy, "one call at a time"
-        self._busy = True
-        sent = answered = False
-        connection = self._connection
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._connect()
-                sent = True
-                packed = connection.pack_command("EVALSHA", sha, len(keys), *keys, *arguments)
-                await connection.send_packed_command(packed, check_health=False)
-                reply = await connection.read_response()
-            answered = True
-        except CONNECTION_LOST as exc:
-            answered = isinstance(exc, ResponseError)
-            raise _translated(exc, sent=sent) from exc
-        finally:
-            self._busy = False
-            if not answered:
-                await connection.disconnect(nowait=True)
-        return reply
-
-    async def close(self) -> None:
-        """Close the connection; the next call would open it again."""
-        await self._connection.disconnect()
-
-    async def _connect(self) -> None:
-        connection = self._connection
-        if connection.is_connected and await connection.can_read():
-            # Closed by the server while idle, or an answer nobody asked for.
-            await connection.disconnect(nowait=True)
-        if not connection.is_connected:
-            await connection.connect()  # type: ignore[no-untyped-call]
 
 
 def _translated(exc: Exception, *, sent: bool) -> DoorbusterError:

@@ -56,7 +56,8 @@ from app.settlement.house.routes import admin_endpoints as house_admin_endpoints
 from app.settlement.house.routes import endpoints as house_endpoints
 from app.settlement.routes import admin_endpoints as ledger_endpoints
 from app.settlement.routes import audit_endpoint
-from app.storage.redis import ScriptConnection, open_redis
+from app.storage.redis import open_redis
+from app.storage.script_connection import ScriptConnection
 from app.storage.server_clock import ServerClock
 from app.telemetry.lag import measure_lag
 from app.telemetry.metrics import Metrics

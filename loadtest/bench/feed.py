@@ -26,7 +26,7 @@ from app.orders.stream import (
 )
 from app.storage.keys import BucketKeys
 from app.storage.lua import BoundScript
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from loadtest.bench.stand import BUCKETS, NotMeasured, OpenSale, Stand
 
 BATCH_ORDERS: Final = 32  # about what 128 connections fill over two processes and two buckets

@@ -14,7 +14,7 @@ from app.orders.stream import (
     place_orders,
     place_orders_script,
 )
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from tests.stores.orders.running_sale import RunningSale
 
 CALL_MS = 30_000  # a machine that does other things must not spoil a batch

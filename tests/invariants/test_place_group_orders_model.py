@@ -22,7 +22,8 @@ from app.inventory.seats import GroupEntry, return_group_units, set_seats
 from app.kernel.clock import unix_ms
 from app.orders.stream import PlacementRequest
 from app.storage.lua import load_scripts
-from app.storage.redis import ScriptConnection, open_redis
+from app.storage.redis import open_redis
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import EPOCH, INCARNATION, an_order, told
 from tests.lua.group_on_valkey import GROUP_SIZE, GroupBucketOnValkey
 from tests.real_stores import RealStores

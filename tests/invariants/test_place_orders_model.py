@@ -28,7 +28,8 @@ from app.inventory.bucket import (
 )
 from app.orders.stream import PlacementRequest, trim_stream
 from app.storage.lua import load_scripts
-from app.storage.redis import ScriptConnection, open_redis
+from app.storage.redis import open_redis
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import (
     INCARNATION,
     BucketOnValkey,

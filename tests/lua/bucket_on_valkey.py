@@ -17,7 +17,7 @@ from app.orders.stream import (
     place_orders_script,
 )
 from app.storage.keys import BucketKeys
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 
 INCARNATION: Final = "0123456789abcdef"
 EPOCH: Final = 7

@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from app.storage.lua import load_scripts
-from app.storage.redis import ScriptConnection, open_redis
+from app.storage.redis import open_redis
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import INCARNATION, BucketOnValkey
 from tests.real_stores import RealStores
 

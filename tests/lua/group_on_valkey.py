@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from app.inventory.seats import GroupEntry
 from app.orders.scripts import selling_script
 from app.sales.sale import SaleKind
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import INCARNATION, LEASE_MS, BucketOnValkey
 
 GROUP_SIZE: Final = 3

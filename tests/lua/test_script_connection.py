@@ -14,7 +14,8 @@ from app.inventory.bucket import read_bucket
 from app.kernel.errors import OutcomeUnknown, RedisRefused, RedisUnavailable, ScriptMissing
 from app.orders.answers import Placed, Replay
 from app.storage.lua import bind_script, call_script, load_scripts, read_script
-from app.storage.redis import ScriptConnection, call_once, open_redis
+from app.storage.redis import call_once, open_redis
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import INCARNATION, BucketOnValkey, an_order
 from tests.real_stores import RealStores
 

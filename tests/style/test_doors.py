@@ -14,6 +14,8 @@ from tests.style.sources import Source, python_sources
 DOORS = """
 # what                       who may import it
 redis                        app.storage.redis app.storage.lua app.orders.stream
+hiredis                      app.storage.script_connection
+redis.asyncio.connection     app.storage.redis app.storage.script_connection
 redis.asyncio.Redis          app.* loadtest.bench.*   # the type a client is passed on by
 asyncpg                      app.storage.shards app.storage.migrate app.*store
 aiohttp                      app.payments.providers.* app.sandbox.* app.cli.* loadtest.*

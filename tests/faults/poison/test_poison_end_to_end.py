@@ -16,7 +16,7 @@ from app.cli.exits import Exit
 from app.orders.answers import Placed
 from app.orders.stream import PlacementRequest, place_orders, place_orders_script
 from app.storage.keys import BucketKeys
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from tests.journeys.service import run_program
 from tests.journeys.shop import Promises, visit
 from tests.waiting import eventually

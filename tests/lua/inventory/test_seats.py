@@ -18,7 +18,7 @@ from app.inventory.seats import GroupEntry, return_group_units, set_seats
 from app.kernel.clock import instant, unix_ms
 from app.kernel.errors import BrokenState
 from app.storage.lua import load_scripts
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import EPOCH, INCARNATION, an_order, key_hash, table
 from tests.lua.group_on_valkey import GroupBucketOnValkey
 

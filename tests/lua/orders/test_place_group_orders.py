@@ -12,7 +12,7 @@ from app.kernel.errors import BrokenState
 from app.orders.answers import PlaceCode, Placed, Refused, Replay
 from app.orders.stream import PlacementRequest, place_orders
 from app.storage.lua import load_scripts
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import (
     INCARNATION,
     an_order,

@@ -10,7 +10,7 @@ from app.inventory.bucket import REMEMBERED_FINGERPRINT_BYTES, RememberedOrder
 from app.kernel.errors import BrokenState, RedisRefused, ScriptMissing
 from app.orders.answers import PlaceCode, Placed, Refused, Replay
 from app.orders.stream import BATCH_ORDERS_MAX, PlacementRequest, place_orders, place_orders_script
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from tests.lua.bucket_on_valkey import (
     EPOCH,
     INCARNATION,

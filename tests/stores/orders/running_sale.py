@@ -43,7 +43,8 @@ from app.sales.sale import Sale, SaleEvent, SaleKind, SaleTerms
 from app.sales.store import Act, add_stock, change_state, create_sale, read_sales
 from app.storage.duties import Duties
 from app.storage.keys import BucketKeys
-from app.storage.redis import ScriptConnection, open_redis
+from app.storage.redis import open_redis
+from app.storage.script_connection import ScriptConnection
 from app.storage.server_clock import ServerClock
 from app.storage.shards import Shard, Shards
 from tests.stores.told import told

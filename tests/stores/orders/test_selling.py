@@ -10,7 +10,7 @@ from app.kernel.errors import ShardUnavailable
 from app.orders.answers import OverLimit, PlaceCode, Refused, SoldOut
 from app.orders.placement import Click, Placement
 from app.orders.selling import Accepted, NotPlaced, PlacementSettings
-from app.storage.redis import ScriptConnection
+from app.storage.script_connection import ScriptConnection
 from app.storage.server_clock import ServerClock
 from app.storage.shards import DatabaseSettings, Shards
 from tests.stores.orders.lossy_proxy import lossy_proxy
