@@ -12,6 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 ASKS_THE_CONTRACTS_SERVICE: Final = ("tests/contract/",)
 ASKS_THE_JOURNEYS_SERVICE: Final = ("tests/browser/", "tests/journeys/")
+ASKS_THE_FAULTS_SITE: Final = ("tests/faults/test_",)
 # Journeys that start services of their own, and may do so wherever there is room.
 STARTS_ITS_OWN: Final = (
     "tests/journeys/test_counts.py",
@@ -35,4 +36,6 @@ def companions_of(nodeid: str) -> str:
         return "contract"
     if path.startswith(ASKS_THE_JOURNEYS_SERVICE) and path not in STARTS_ITS_OWN:
         return "journeys"
+    if path.startswith(ASKS_THE_FAULTS_SITE):
+        return "faults"
     return path
