@@ -50,6 +50,19 @@ async def alipay_refund_asked(site: Site) -> Finished:
     return await _refund_waits(site, "alipay")
 
 
+async def wechatpay_refund_told(site: Site) -> Finished:
+    """WeChat Pay tells of a refund until we acknowledge it; its sender may know already."""
+    is_refunded = await wechatpay_refund_asked(site)
+
+    async def finished() -> bool:
+        payment, *refund = notices_over(site, "wechatpay")
+        if [_was_acknowledged_late(one) for one in refund] != [True]:
+            return False
+        return payment.done and await is_refunded()
+
+    return finished
+
+
 async def operator_refunds(site: Site) -> Finished:
     """An operator gives the money of an order back, and asks until there is an answer."""
     key = await _paid(site, "sandbox")
@@ -115,6 +128,11 @@ def refunded_once(site: Site, key: OrderKey) -> Finished:
     return finished
 
 
+def notices_over(site: Site, provider: str) -> list[Callback]:
+    """What the gateway tells us in one protocol, the oldest news first."""
+    return [one for one in site.remembered(Callback) if one.wire == provider]
+
+
 async def facts_of(site: Site) -> dict[str, int]:
     """Count the facts that were written for the ledger, by kind."""
     found = await site.sale.rows("SELECT kind, count(*) AS facts FROM outbox GROUP BY kind")
@@ -133,9 +151,9 @@ async def _told(site: Site, provider: str) -> Finished:
     is_paid = has_state(site, key, OrderState.PAID)
 
     async def finished() -> bool:
-        notices = [one for one in site.remembered(Callback) if one.wire == provider]
         if not site.clients_are_done() or await facts_of(site) != {"payment_captured": 1}:
             return False
+        notices = notices_over(site, provider)
         return [_was_acknowledged_late(one) for one in notices] == [True] and await is_paid()
 
     return finished

@@ -72,6 +72,8 @@ TABLE: Final = """
   refunds.before_send       worker       wechatpay_refund_asked
   refunds.after_send        worker       wechatpay_refund_asked
   refunds.before_commit     worker       wechatpay_refund_asked
+  refunds.before_commit     api          wechatpay_refund_told
+  refunds.after_commit      api          wechatpay_refund_told
   refunds.before_send       worker       alipay_refund_asked
   refunds.after_send        worker       alipay_refund_asked
   refunds.before_commit     worker       alipay_refund_asked
