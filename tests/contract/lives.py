@@ -28,6 +28,7 @@ BEFORE: Final = {
     "/admin/v1/orders/{order}/risk/reject": ("hold",),
     "/admin/v1/refunds/{refund}/retry": (),  # a life of its own: ask_refund
     "/admin/v1/refunds/{refund}/close": (),  # of its own too: house_lives
+    "/admin/v1/refunds/{refund}/paid-back": (),
     "/admin/v1/orders/{order}/after-sales/{number}/approve": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/refuse": ("pay", "ship", "exchange"),
     "/admin/v1/orders/{order}/after-sales/{number}/settle": ("pay", "ship", "refund"),

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from app.kernel.errors import Unavailable
+from app.kernel.failpoints import failpoint
 from app.kernel.ids import OrderKey
 from app.payments.expiry import ask_about
 from app.payments.intent import AttemptNumber
@@ -115,6 +116,7 @@ class House:
                 if payment.state is not PaymentState.OPEN:
                     return HouseRefusal.PAYMENT_NOT_OPEN
                 await self._confirm(connection, number, proof)
+        failpoint("house.after_confirm")
         await self.tell_paid([number])
         return Settled(
             number=number,
@@ -153,6 +155,7 @@ class House:
             if not refund.is_settled:
                 await _pay_back(connection, refund, proof)
                 refund = await store.lock_refund(connection, number) or refund
+        failpoint("house.after_paid_back")
         await self._tell_refunded(refund)
         return Settled(
             number=number,

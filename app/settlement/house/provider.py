@@ -13,6 +13,7 @@ from typing import Final
 
 from app.kernel.clock import Clock, instant
 from app.kernel.errors import BadSignature, Unavailable
+from app.kernel.failpoints import failpoint
 from app.payments.provider import (
     Action,
     AttemptReference,
@@ -71,9 +72,11 @@ class HouseProvider(ABC):
                 payment = await store.insert_payment(connection, wanted)
                 if payment.state is PaymentState.CLOSED:
                     return Result(Outcome.REJECTED, code="closed")
-                return await self._open(connection, payment, charge)
+                opened = await self._open(connection, payment, charge)
+            failpoint("house.after_open")
         except Unavailable:
             return Result(Outcome.UNKNOWN)
+        return opened
 
     async def query(self, attempt: AttemptReference) -> Result[PaySnapshot]:
         try:

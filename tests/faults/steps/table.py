@@ -6,7 +6,7 @@ tests/style/test_failpoints.py holds it and the catalogue together.
 
 from typing import Final, NamedTuple
 
-from tests.faults.steps import money_scenes, scenes
+from tests.faults.steps import house_scenes, money_scenes, scenes
 from tests.faults.steps.role_process import Role
 
 # failpoint                 role         scene              in every `make test`
@@ -80,6 +80,9 @@ TABLE: Final = """
   refund_request.after_insert       api  operator_refunds
   operator_refunds.before_commit    api  operator_refunds
   operator_refunds.after_commit     api  operator_refunds
+  house.after_open          api          balance_spent
+  house.after_confirm       api          proof_shown
+  house.after_paid_back     api          paid_back_by_hand
   refund_request.after_insert       api  paid_order_cancelled
   take_back.before_commit   api          paid_order_cancelled
   take_back.after_commit    api          paid_order_cancelled
@@ -102,6 +105,9 @@ TABLE: Final = """
 """
 
 
+_SCENES: Final = (scenes, money_scenes, house_scenes)
+
+
 class Case(NamedTuple):
     """One line of the table."""
 
@@ -115,7 +121,7 @@ class Case(NamedTuple):
 
 
 def _case(failpoint: str, role: str, scene: str, often: str = "") -> Case:
-    played = getattr(scenes, scene, None) or getattr(money_scenes, scene)
+    (played,) = (getattr(one, scene) for one in _SCENES if hasattr(one, scene))
     return Case(failpoint, Role(role), played, often == "often")
 
 

@@ -1,17 +1,22 @@
 """The house's ways to pay on real stores: once each, never overdrawn, books exact."""
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from app.orders.closer import AttemptsSettled
 from app.payments.enquiry import enquire_once
 from app.payments.expiry import close_attempt
 from app.payments.operator_refunds import Asked, RefundAsk, ask_refund
-from app.payments.provider import ChargeRequest, Outcome, Product
+from app.payments.provider import ChargeRequest, Outcome, Product, Result
 from app.payments.refunds import send_refunds_once
+from app.payments.router import Router
+from app.payments.settings import RoutingSettings
 from app.payments.start import Started, StartRefusal
+from app.payments.tally import PaymentTally
 from app.settlement.house.desk import HouseRefusal
 from app.settlement.house.store import Paid, mark_paid
 from tests.stores.house.conftest import ACT, PRICE_MINOR
@@ -74,6 +79,25 @@ async def test_a_balance_that_is_too_low_pays_nothing_and_the_key_may_be_used_ag
     assert isinstance(started, Started)
     assert started.payment.status == "paid"
     assert (await scene.books())["stored_value"] == 0
+
+
+async def test_shoppers_without_money_open_no_breaker(scene):
+    settings = RoutingSettings(breaker_failures_max=2)
+    tally = PaymentTally(CollectorRegistry())
+    router = Router(settings, (), (), scene.desk.clock, tally)
+    routed = replace(scene, stage=replace(scene.stage, routing=router))
+    for turn in range(5):
+        _, started = await routed.start("balance", idempotency_key=f"key-of-the-poor-{turn:04}")
+        assert started is StartRefusal.BALANCE_INSUFFICIENT
+    await routed.top_up(PRICE_MINOR)
+    _, started = await routed.start("balance", idempotency_key="key-of-the-rich-0000")
+    assert isinstance(started, Started), "a breaker that opened would have sent nothing"
+    assert started.payment.status == "paid"
+    provider = scene.stage.providers.of("balance", "")
+    unreached = Result(Outcome.NOT_SENT)
+    for _ in range(2):
+        router.note(provider, Product.DIRECT, unreached, 1)
+    assert not router.may_call(provider), "what does count opens this very breaker"
 
 
 async def test_a_top_up_is_one_act_per_key(scene):

@@ -28,6 +28,8 @@ ACTION = QrAction("text", "page")
         (Result(Outcome.NOT_SENT, code="no_payer", concerns_request=True), 1, Verdict.SILENT),
         (Result(Outcome.REJECTED, code="NO_AUTH", concerns_account=True), 1, Verdict.REFUSED),
         (Result(Outcome.REJECTED, code="NOT_ENOUGH"), 1, Verdict.SILENT),  # the shopper's own
+        (Result(Outcome.REJECTED, code="too_low", lacks_funds=True), 1, Verdict.SILENT),
+        (Result(Outcome.REJECTED, code="too_low", lacks_funds=True), 9_999, Verdict.SILENT),
     ],
 )
 def test_what_a_result_says_of_its_account(result, took_ms, verdict):
