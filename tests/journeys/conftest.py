@@ -13,6 +13,7 @@ async def shop(service: RunningService) -> AsyncIterator[Shop]:
     """The shop of the service that all journeys share; each has sales of its own."""
     async with visit(service.run) as opened:
         yield opened
+        await opened.close_sales()
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ class Shop:
         self._session = session
         self.run = run
         self._signer = Signer.from_keys(run.auth_keys)
+        self._created: list[str] = []
 
     async def ask(
         self,
@@ -186,7 +187,14 @@ class Shop:
         }
         answer = await self.operate("POST", "/sales", body)
         assert answer.status == 201, answer
-        return str(body["id"])
+        self._created.append(str(body["id"]))
+        return self._created[-1]
+
+    async def close_sales(self) -> None:
+        """End every sale made here, whatever became of it: an open one is work for ever."""
+        for sale in self._created:
+            answer = await self.operate("POST", f"/sales/{sale}/close", {"reason": "over"})
+            assert answer.status in {200, 409}, answer
 
     async def open_sale(self, **terms: object) -> str:
         """Make and publish a sale, and wait until its buckets sell."""
