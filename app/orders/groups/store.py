@@ -138,6 +138,11 @@ SELECT id, size, expires_at FROM groups
 WHERE sale = $1 AND bucket = $2 AND id = ANY($3::text[]) AND state = 'open'
   AND shut_at IS NOT NULL AND expires_at > now() AND NOT leader_left
 ORDER BY id FOR UPDATE"""
+# Asked once the groups are locked: who locked the members may have begun to wait for them
+# before another merge brought in more.
+COUNT_MEMBERS: Final = """
+SELECT count(*) FROM orders
+WHERE sale = $1 AND bucket = $2 AND group_id = ANY($3::text[]) AND units_held > 0"""
 MOVE_MEMBERS: Final = """
 UPDATE orders SET group_id = $3
 WHERE sale = $1 AND bucket = $2 AND group_id = ANY($4::text[]) AND units_held > 0"""
@@ -331,6 +336,8 @@ async def merge_groups(shard: Shard, sale: int, bucket: int, merge: Merge) -> bo
         rows = await connection.fetch(LOCK_SHUT_GROUPS, sale, bucket, names)
         ends = {row["id"]: row["expires_at"] for row in rows}
         if len(ends) != len(names) or len(members) != rows[0]["size"]:
+            return False
+        if await connection.fetchval(COUNT_MEMBERS, sale, bucket, names) != len(members):
             return False
         moved = [member for member in members if member.group != merge.target]
         sources = list(merge.sources)

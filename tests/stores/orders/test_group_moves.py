@@ -7,12 +7,15 @@ import pytest
 
 from app.inventory.mover import Mover, MoverSettings
 from app.kernel.errors import OutcomeUnknown
+from app.orders.groups.group import Merge
 from app.orders.groups.settling import GroupSettings, GroupSettler
+from app.orders.groups.store import merge_groups
+from app.orders.store import lock_order
 from app.sales.sale import LeaderPolicy
 from app.storage.lua import bind_script
 from app.storage.redis import open_redis
 from tests.stores.orders.lossy_proxy import lossy_proxy
-from tests.stores.orders.test_groups import GroupSale
+from tests.stores.orders.test_groups import SIZE, GroupSale
 from tests.waiting import eventually
 
 
@@ -150,3 +153,33 @@ async def test_who_leaves_a_group_locks_it_after_the_lease_row(shop, how):
     assert (await sale.states([ann]))[0] == ("refunded" if how == "refunded" else "closed")
     await sale.settle()
     assert await sale.at_rest() == ""
+
+
+async def test_two_merges_at_once_fill_a_group_once(rescuing):
+    """As when a settler that has lost its duty is still at it."""
+    shop = rescuing.shop
+    target, (ann, _) = await rescuing.team("ann", "bob")
+    sources = [(await rescuing.team(shopper))[0] for shopper in ("cat", "dan")]
+    for name in (target, *sources):
+        await rescuing.end(name, 50)
+    await settler_of(rescuing).settle_groups_once()
+    await shop.move()
+
+    async with shop.shard().transaction() as holder:
+        await lock_order(holder, ann)
+        merges = [
+            asyncio.create_task(
+                merge_groups(shop.shard(), shop.sale.number, 0, Merge(target, (source,)))
+            )
+            for source in sources
+        ]
+
+        async def both_wait():
+            return await shop.value(WAITS_FOR_A_LOCK) == len(merges)
+
+        await eventually(both_wait)
+    assert sorted(await asyncio.gather(*merges)) == [False, True]
+
+    assert (await rescuing.group(target)).seats_taken == SIZE
+    await shop.move()
+    assert await rescuing.at_rest() == ""
