@@ -47,3 +47,14 @@ async def shop(service: RunningService) -> AsyncIterator[Shop]:
     """The same service as its honest clients see it."""
     async with visit(service.run) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def lasting_sale(service: RunningService) -> str:
+    """A sale for tests that change one of its orders at most; each open one is work for ever."""
+
+    async def open_one() -> str:
+        async with visit(service.run) as opened:
+            return await opened.open_sale(limit_per_shopper=999, stock=9_000)
+
+    return asyncio.run(open_one())

@@ -112,7 +112,8 @@ class Door:
     async def nothing_is_written(self) -> AsyncIterator[None]:
         before = await self.rows()
         yield
-        assert await self.rows() == before
+        after = await self.rows()
+        assert after == before, dict(after.items() - before.items())
 
 
 def check(route: Route, reply: Reply, what: object) -> list[str]:

@@ -170,9 +170,8 @@ async def test_strangers_and_shoppers_get_into_no_admin_route(door, route):
 
 
 @pytest.mark.parametrize("route", [one for one in SHOPPERS if "{order}" in one.path], ids=str)
-async def test_other_peoples_orders_are_not_there(door, shop, route):
-    sale = await shop.open_sale()
-    order_id = (await shop.buy(sale, "ann"))["order_id"]
+async def test_other_peoples_orders_are_not_there(door, shop, lasting_sale, route):
+    order_id = (await shop.buy(lasting_sale, "ann"))["order_id"]
     raw = json.dumps(good_body(route)).encode() if route.body else None
     async with door.nothing_is_written():
         told = [
