@@ -20,6 +20,7 @@ from app.orders.answers import PlaceCode, Refused
 from app.orders.route import BucketRoute, Standing
 from app.orders.sealing import OrderIds
 from app.orders.selling import (
+    FULL,
     Accepted,
     BucketCounter,
     NotPlaced,
@@ -102,7 +103,10 @@ class Placement:
         counter = self._counters.get((sale.number, bucket_of(click.shopper, sale.buckets)))
         if counter is None or counter.route.current is None:
             return False
-        counter.sell_nowait(placement_request(sale, click), waiter)
+        if counter.is_full():
+            waiter.set_result(FULL)  # before the request is even made: a refusal must be cheap
+        else:
+            counter.sell_nowait(placement_request(sale, click), waiter)
         return True
 
     async def close(self) -> None:

@@ -36,7 +36,7 @@ from app.storage.script_connection import ScriptConnection
 from app.storage.server_clock import ServerClock
 
 _ACCEPTED: Final = (Placed, Replay)
-_FULL: Final = read_answer([PlaceCode.BACKLOG_FULL, 0])
+FULL: Final = read_answer([PlaceCode.BACKLOG_FULL, 0])
 _FULL_SECONDS: Final = 0.05  # then one batch asks again; a flush drains hundreds meanwhile
 _MEDIAN_STEP: Final = 0.05  # how fast the moving median follows
 _WAIT_FACTOR: Final = 3  # a queue may wait this many script calls, if that is more than 50 ms
@@ -127,16 +127,13 @@ class BucketCounter:
 
     async def sell(self, request: PlacementRequest) -> Outcome:
         """Place one order with the next batch of this bucket."""
-        return _FULL if self._is_full() else await self._queue.put(request)
+        return FULL if self.is_full() else await self._queue.put(request)
 
     def sell_nowait(self, request: PlacementRequest, waiter: Waiter[Outcome]) -> None:
         """Place one order with the next batch of this bucket, and have `waiter` told."""
-        if self._is_full():
-            waiter.set_result(_FULL)
-        else:
-            self._queue.put_nowait(request, waiter)
+        self._queue.put_nowait(request, waiter)
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
         """
         Say whether the script has just answered BACKLOG_FULL to a whole batch.
 
@@ -180,7 +177,7 @@ class BucketCounter:
             self._idle.append(connection)
         self._note_call(len(requests), time.monotonic() - began)
         outcomes = self._outcomes(route, reply, requests)
-        if all(outcome is _FULL for outcome in outcomes):
+        if all(outcome is FULL for outcome in outcomes):
             self._full_until = time.monotonic() + _FULL_SECONDS
         return outcomes
 

@@ -216,7 +216,9 @@ def _tls_of(options: Mapping[str, Any]) -> ssl.SSLContext:
         if name.startswith("ssl_") and name not in _TLS_OPTIONS:
             known = ", ".join(sorted(_TLS_OPTIONS))
             raise BadConfiguration(
-                setting="DOORBUSTER_REDIS__API_URL", option=name, problem=f"not one of {known}"
+                setting="DOORBUSTER_REDIS__API_URL or __URL",
+                option=name,
+                problem=f"not one of {known}",
             )
     context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
     if "ssl_certfile" in options:
