@@ -155,6 +155,7 @@ async def test_what_they_refuse_we_refuse():
 
 # Another spelling of base64, no algorithm named, a name twice, one text with two readings.
 ONLY_WE_REFUSE: Final = {
+    "a field folded into another's name",
     "a signature with a space",
     "no algorithm",
     "the amount twice",

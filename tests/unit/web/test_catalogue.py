@@ -25,7 +25,7 @@ CONTRACT = """
 409 approval_required order_not_reviewable after_sale_conflict
 403 payment_refused
 409 payment_held payment_not_held payment_not_open balance_insufficient
-409 amount_mismatch proof_reused refund_settled bank_line_settled
+409 amount_mismatch proof_reused refund_settled refund_under_way bank_line_settled
 422 validation_failed idempotency_mismatch
 429 too_many_requests
 500 internal_error
