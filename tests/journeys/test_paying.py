@@ -99,6 +99,26 @@ async def test_money_for_a_closed_order_goes_back_once(shop, sale, order_id, pro
     assert await shop.books_balance()
 
 
+async def test_money_that_nobody_told_us_of_pays_an_order_that_is_closing(
+    shop, sale, order_id, promises
+):
+    """Who closes asks the provider first: `closing` becomes `paid`, not `closed`."""
+    payment_id = await shop.pay(order_id, "ann", callback="never")
+    cancelled = await shop.cancel(order_id, "ann")
+    assert cancelled.body["status"] in {"closing", "paid"}, cancelled
+    paid = await shop.until_order(order_id, "ann", "paid")
+    assert [(one["payment_id"], one["status"]) for one in paid["payments"]] == [
+        (payment_id, "paid")
+    ]
+    timeline = (await shop.read(f"/orders/{order_id}"))["timeline"]
+    told = [one["event"] for one in timeline]
+    assert told == ["placed", "close_asked", "payment_captured"]
+    assert paid["refunds"] == []
+    await shop.until_stock(sale, remaining=9, reserved=1, paid=1, returning=0)
+    await promises.hold()
+    assert await shop.books_balance()
+
+
 async def test_a_declined_payment_may_be_followed_by_another(shop, sale, order_id, promises):
     first = await shop.pay(order_id, "ann", outcome="decline")
     second = await shop.pay(order_id, "ann")
