@@ -95,8 +95,7 @@ async def run_api(settings: Settings, stopping: asyncio.Event) -> None:
         stores = await opened.enter_async_context(open_stores(settings, metrics))
         stage = await opened.enter_async_context(open_payments(settings, stores, metrics))
         api_url = settings.redis.api_url or settings.redis.url
-        open_connection = partial(ScriptConnection, api_url, client_name="doorbuster-place")
-        open_connection()  # connects to nothing: a URL it cannot follow stops the start
+        ScriptConnection(api_url, client_name="")  # a URL it cannot follow stops the start
         redis = open_redis(api_url, client_name="doorbuster-api")
         opened.push_async_callback(redis.aclose)
         api = Api(settings, stores, stage, metrics, redis)
@@ -146,14 +145,12 @@ class Api:
         self._watch = Watch(stores.shards, settings.orders.events)
         self.stock = Stock(stores.shards, stores.redis, stores.deployment)
         api_url = settings.redis.api_url or settings.redis.url
-        open_connection = partial(ScriptConnection, api_url, client_name="doorbuster-place")
-        open_connection()  # connects to nothing: a URL it cannot follow stops the start
         tally = PlacementTally()
         metrics.count_calls(tally.read)
         self.placement = Placement(
             stores.shards,
             stage.order_ids,
-            open_connection,
+            partial(ScriptConnection, api_url, client_name="doorbuster-place"),
             self.clock,
             stores.deployment,
             settings.orders.placement,
