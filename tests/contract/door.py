@@ -104,7 +104,7 @@ class Door:
                 found = await connection.fetch(" UNION ALL ".join(one[0] for one in tables))
                 counts |= {f"{place[-8:]} {row['name']}": row["rows"] for row in found}
         redis = Redis.from_url(self._run.redis)
-        counts["redis"] = await redis.dbsize()
+        counts |= {f"redis {key.decode()}": 1 for key in await redis.keys()}
         await redis.aclose()
         return counts
 
@@ -113,7 +113,7 @@ class Door:
         before = await self.rows()
         yield
         after = await self.rows()
-        assert after == before, dict(after.items() - before.items())
+        assert after == before, sorted(after.items() ^ before.items())
 
 
 def check(route: Route, reply: Reply, what: object) -> list[str]:

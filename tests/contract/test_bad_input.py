@@ -279,7 +279,7 @@ async def test_a_key_with_other_content_is_a_mismatch_and_writes_nothing(
     )
     assert first.status in {200, 201, 202}, first
     await lives.rest(shop, route)
-    await shop.until_stock(own_things["{sale}"], pool=0, in_transit=0, unflushed=0)
+    await shop.until_units_rest(own_things["{sale}"])
     async with door.nothing_is_written():
         raw = json.dumps({**good_body(route), **other}).encode()
         reply = await door.knock(route, path, token=token, raw=raw, key=key)

@@ -233,6 +233,17 @@ class Shop:
 
         await eventually(look, within_seconds=REST_SECONDS)
 
+    async def until_units_rest(self, sale: str) -> None:
+        """Wait until every unit granted to a bucket is on its server, or with an order."""
+
+        async def look() -> bool:
+            stock = await self.stock(sale)
+            moving = (stock["pool"], stock["in_transit"], stock["unflushed"], stock["returning"])
+            left = stock["remaining"]
+            return not any(moving) and left == stock["granted"] - stock["reserved"]
+
+        await eventually(look, within_seconds=REST_SECONDS)
+
     async def queue(self, sale: str) -> dict[str, Any]:
         """Read the one queue of a sale with one bucket."""
         found = [one for one in (await self.read("/queues"))["queues"] if one["sale"] == sale]

@@ -52,6 +52,7 @@ async def sold(shards, deployment, valkey) -> AsyncIterator[RunningSale]:
 async def reopen(shop):
     """Let one coordinator see to it that the bucket sells again; say why it had to."""
     coordinator = shop.new_coordinator(shop.shard())
+    openings = len(shop.notes.opened)
 
     async def is_selling():
         try:
@@ -60,7 +61,10 @@ async def reopen(shop):
         except RedisUnavailable:
             return False
         lease = await shop.lease()
-        return lease.state == "open" and state is not None and state.gate is Gate.OPEN
+        # A server may be back before the coordinator has missed it; its old gate is open still.
+        opened_again = len(shop.notes.opened) > openings
+        selling = state is not None and state.gate is Gate.OPEN
+        return opened_again and lease.state == "open" and selling
 
     async with shop.flushing():
         await eventually(is_selling, within_seconds=30)
