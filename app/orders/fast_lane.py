@@ -4,6 +4,8 @@ The fast lane of the one hot route: `POST /v1/sales/{sale}/orders`.
 Takes what nearly every click of a rush is: a good token, a good key, a good body, a
 sale and a bucket this process already sells from. Such a click costs no task and no
 future; it stands in the bucket's queue, and the batch that carries it writes its reply.
+One that asks for its row (`Prefer: wait`) then stands in the bucket's waiting room, and is
+answered when the row is read.
 Everything else goes the usual way (`orders.routes`), which also writes every refusal
 of bad input. Both ways share the parts that decide and the parts that describe; a test
 sends each request both ways and compares.
@@ -16,17 +18,18 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from app.orders.desk import OrderDesk
+from app.orders.order import Order
 from app.orders.placement import Click
 from app.orders.refusals import outcome_name, refusal_of
 from app.orders.routes import PlaceOrder
 from app.orders.selling import Accepted, Outcome
-from app.orders.views import view_ticket
+from app.orders.views import view_confirmed, view_ticket
 from app.sales.sale import Sale, SaleKind, SaleState
 from app.telemetry.requests import RequestTally
 from app.web.access import Authenticator
 from app.web.body import JSON, MSGPACK
 from app.web.fast_lane import Exchange, Reply, Stamp, header_fields
-from app.web.headers import read_idempotency_key
+from app.web.headers import read_idempotency_key, read_wait
 from app.web.plain import PlainRequest
 from app.web.problem import draw_wait_ms
 
@@ -101,6 +104,19 @@ class BuyLane:
             return self._tickets.write(buyer.sale, buyer.click, outcome)
         return self._refuse(buyer, outcome)
 
+    def wait(self, buyer: "_Buyer", accepted: Accepted, seconds: int) -> None:
+        """Have one buyer told when the row is there."""
+        self._desk.count_answer(buyer.sale.id, outcome_name(accepted))
+        waiter = _Waiter(self, buyer, accepted)
+        self._desk.confirmations.tell(waiter, accepted.key, accepted.entry_id, seconds)
+
+    def write_late(self, buyer: "_Buyer", accepted: Accepted, order: Order | None) -> Reply:
+        """Write the reply to one who has waited: the order, or the ticket if there is no row."""
+        if order is None:
+            return self._tickets.write(buyer.sale, buyer.click, accepted)
+        view = view_confirmed(accepted.order_id, buyer.sale.id, order)
+        return Reply(HTTPStatus.CREATED, _ticket_fields(accepted), _ENCODER.encode(view))
+
     def _refuse(self, buyer: "_Buyer", outcome: Outcome) -> Reply:
         """Write a refusal; one that tells nobody an exact wait is encoded once for many."""
         exchange = buyer.exchange
@@ -133,10 +149,35 @@ class _Buyer:
         return self.exchange.is_gone
 
     def set_result(self, outcome: Outcome, /) -> None:
-        self.exchange.answer(self.lane.write, self, outcome)
+        seconds = read_wait(self.exchange.request.headers.get("prefer", ""))
+        if seconds and isinstance(outcome, Accepted):
+            self.lane.wait(self, outcome, seconds)
+        else:
+            self.exchange.answer(self.lane.write, self, outcome)
 
     def set_exception(self, error: BaseException, /) -> None:
         self.exchange.answer(_fail, error)
+
+
+class _Waiter:
+    """Who has a ticket, and waits for the row."""
+
+    __slots__ = ("_accepted", "_buyer", "_lane")
+
+    def __init__(self, lane: BuyLane, buyer: _Buyer, accepted: Accepted) -> None:
+        self._lane = lane
+        self._buyer = buyer
+        self._accepted = accepted
+
+    def done(self) -> bool:
+        return self._buyer.done()
+
+    def set_result(self, order: Order | None, /) -> None:
+        buyer = self._buyer
+        buyer.exchange.answer(self._lane.write_late, buyer, self._accepted, order)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self._buyer.set_exception(error)
 
 
 def _fail(error: BaseException) -> Reply:
@@ -163,6 +204,15 @@ class _Form(NamedTuple):
         return Reply(self.status, self.fields, b"%b%b%b" % (self.before, word, self.after))
 
 
+def _ticket_fields(accepted: Accepted) -> bytes:
+    replayed = _REPLAYED if accepted.is_replay else b""
+    return b"%bLocation: /v1/orders/%b\r\n%b" % (
+        _TICKET_FIELDS,
+        accepted.order_id.encode(),
+        replayed,
+    )
+
+
 class _Tickets:
     """Writes tickets: all orders of a batch have the same moment, so one form serves many."""
 
@@ -177,9 +227,7 @@ class _Tickets:
         else:
             form = self._form(sale, click, accepted)
             body = b"%b%b%b" % (form.before, order_id, form.after)
-        replayed = _REPLAYED if accepted.is_replay else b""
-        fields = b"%bLocation: /v1/orders/%b\r\n%b" % (_TICKET_FIELDS, order_id, replayed)
-        return Reply(HTTPStatus.ACCEPTED, fields, body)
+        return Reply(HTTPStatus.ACCEPTED, _ticket_fields(accepted), body)
 
     def _form(self, sale: Sale, click: Click, accepted: Accepted) -> _Form:
         known = (sale.id, click.quantity, accepted.placed_at_ms)

@@ -63,11 +63,20 @@ def wait_seconds(request: web.Request) -> int:
         RFC 7240, sections 2 and 4.3.
     """
     for header in request.headers.getall("Prefer", ()):
-        for preference in header.split(","):
-            asked = _WAIT.fullmatch(preference.partition(";")[0].strip())
-            if asked is not None:
-                return min(int(asked[1]), WAIT_SECONDS_MAX)
+        seconds = read_wait(header)
+        if seconds is not None:
+            return seconds
     return 0
+
+
+@lru_cache(maxsize=256)
+def read_wait(value: str) -> int | None:
+    """Read one value of Prefer; None when it asks for no wait."""
+    for preference in value.split(","):
+        asked = _WAIT.fullmatch(preference.partition(";")[0].strip())
+        if asked is not None:
+            return min(int(asked[1]), WAIT_SECONDS_MAX)
+    return None
 
 
 def language(request: web.BaseRequest) -> Language:

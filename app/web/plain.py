@@ -29,6 +29,7 @@ _WANTED: Final = frozenset(
         "content-type",
         "host",
         "idempotency-key",
+        "prefer",
         "x-request-id",
     }
 )

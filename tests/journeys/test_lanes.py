@@ -130,6 +130,60 @@ async def test_replays_are_the_same_by_either_lane(shop):
         assert told(other) == told(again)
 
 
+async def test_who_waits_gets_the_same_row_by_either_lane(shop):
+    sale = await shop.open_sale(stock=100, limit_per_shopper=5)
+    async with line_to(shop) as line:
+        await line.click(sale, shop.token("first"))
+        for wish, click in (
+            ("wait=5", {}),
+            ("respond-async, wait=5", {"body": '{"quantity":3}'}),
+            ("wait=5; lazy", {"body": '{"reference": "a~b"}'}),
+        ):
+            heard = await hear_both(shop, line, sale, JSON, f"Prefer: {wish}", **click)
+            assert (heard.fast, heard.status) == (True, 201), wish
+            assert json.loads(heard.body)["status"] == "pending"
+        heard = await hear_both(shop, line, sale, "Prefer: return=minimal")
+        assert (heard.fast, heard.status) == (True, 202)
+
+
+async def test_a_replay_that_waits_gets_the_same_row_by_either_lane(shop):
+    sale = await shop.open_sale(stock=5)
+    async with line_to(shop) as line:
+        token, key = shop.token("ann"), new_key()
+        await line.click(sale, token, key=key)
+        fast = await line.click(sale, token, "Prefer: wait=5", key=key)
+        slow = await line.click(sale, token, SLOW, "Prefer: wait=5", key=key)
+        assert (fast.fast, slow.fast, fast.status) == (True, False, 201)
+        assert told(fast, moments=True) == told(slow, moments=True)
+        assert fast.headers["location"] == slow.headers["location"]
+        assert fast.headers["idempotency-replayed"] == "true"
+
+
+async def test_who_waits_in_vain_gets_the_same_ticket_by_either_lane(shop, service):
+    sale = await shop.open_sale(stock=5)
+    async with line_to(shop) as line:
+        await line.click(sale, shop.token("first"))
+        with service.frozen("worker"):
+            heard = await hear_both(shop, line, sale, "Prefer: wait=1")
+        assert (heard.fast, heard.status) == (True, 202)
+        assert json.loads(heard.body)["status"] == "queued"
+
+
+async def test_who_waits_and_leaves_holds_up_nobody(shop, service):
+    sale = await shop.open_sale(stock=5)
+    async with line_to(shop) as line:
+        await line.click(sale, shop.token("first"))
+        with service.frozen("worker"):
+            for _ in range(3):
+                async with line_to(shop) as other:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await other.click(sale, shop.token(new_key()), "Prefer: wait=5")
+        heard = await line.click(sale, shop.token(new_key()), "Prefer: wait=5")
+        assert (heard.fast, heard.status) == (True, 201)
+    await shop.until_stock(sale, reserved=5)
+
+
 async def test_refusals_are_the_same(shop):
     sold_out = await shop.open_sale(stock=1)
     some_left = await shop.open_sale(stock=1, limit_per_shopper=5)

@@ -42,7 +42,7 @@ NOT_PLAIN = {
     "an upgrade": f"{HEAD}Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "a connection to be closed": f"{HEAD}Connection: close\r\n\r\n",
     "a cookie": f"{HEAD}Cookie: a=b\r\n\r\n",
-    "a preference": f"{HEAD}Prefer: wait=5\r\n\r\n",
+    "two preferences": f"{HEAD}Prefer: wait=5\r\nPrefer: wait=1\r\n\r\n",
     "a field nobody named": f"{HEAD}X-Odd: 1\r\n\r\n",
     "two tokens": f"{HEAD}Authorization: a\r\nAuthorization: b\r\n\r\n",
     "a folded line": f"{HEAD}Accept: a\r\n b\r\n\r\n",
