@@ -4,7 +4,8 @@ The catalog: what this process knows of sales, a second old at most.
 The hot path asks for a sale on every click and must not wait for Postgres. A
 known sale is served from memory; once it is older than a second the next
 question starts one refresh in the background, so that a shard that does not
-answer stops new names only, never a sale that already sells.
+answer stops new names only, never a sale that already sells. The crowd that finds a
+name unknown shares one look at it: a rush begins with thousands of them.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ class Catalog:
         self._by_id: dict[str, _Known] = {}
         self._unknown: dict[str, float] = {}  # name -> when it was looked for
         self._by_number: dict[int, _Known] = {}
+        self._looks: dict[str, asyncio.Task[Sale | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def find(self, sale_id: str) -> Sale | None:
@@ -71,29 +73,46 @@ class Catalog:
     def forget(self, sale_id: str) -> None:
         """Read a sale anew at the next question, because it was just changed here."""
         self._unknown.pop(sale_id, None)
+        self._looks.pop(sale_id, None)  # it may have read what was there before
         known = self._by_id.pop(sale_id, None)
         if known is not None:
             self._by_number.pop(known.sale.number, None)
 
     async def close(self) -> None:
-        """Stop refreshing."""
-        for task in self._tasks:
+        """Stop looking and refreshing."""
+        tasks = [*self._tasks, *self._looks.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _first_look(self, sale_id: str) -> Sale | None:
-        """Look a name up; one that nobody has is not looked for again within a second."""
-        now = time.monotonic()
-        if now - self._unknown.get(sale_id, -FRESH_SECONDS) < FRESH_SECONDS:
-            return None
-        sale = await find_sale(self._shards, sale_id)
+        """Look a name up, together with all who ask for it meanwhile."""
+        asked_at = self._unknown.get(sale_id, -FRESH_SECONDS)
+        if time.monotonic() - asked_at < FRESH_SECONDS:
+            return None  # nobody has it; it is not looked for again within a second
+        look = self._looks.get(sale_id)
+        if look is None:
+            look = asyncio.get_running_loop().create_task(find_sale(self._shards, sale_id))
+            self._looks[sale_id] = look
+            look.add_done_callback(lambda done: self._end_look(sale_id, done))
+        # Who leaves must not take the answer from the others.
+        return await asyncio.shield(look)
+
+    def _end_look(self, sale_id: str, look: "asyncio.Task[Sale | None]") -> None:
+        """Remember what was found, unless the sale was changed here meanwhile."""
+        is_newest = self._looks.get(sale_id) is look
+        if is_newest:
+            del self._looks[sale_id]
+        failed = look.cancelled() or look.exception() is not None  # whoever waits hears it
+        if failed or not is_newest:
+            return
+        sale = look.result()
         if sale is not None:
             self._remember(sale)
-        else:
-            if len(self._unknown) >= UNKNOWN_MAX:
-                self._unknown.clear()
-            self._unknown[sale_id] = now
-        return sale
+            return
+        if len(self._unknown) >= UNKNOWN_MAX:
+            self._unknown.clear()
+        self._unknown[sale_id] = time.monotonic()
 
     def _remember(self, sale: Sale) -> None:
         if len(self._by_id) >= SALES_MAX:

@@ -1,5 +1,7 @@
 """The catalog: a sale that is known is served, whatever its shard does."""
 
+import asyncio
+
 import pytest
 
 from app.kernel.errors import ShardUnavailable
@@ -36,6 +38,34 @@ async def test_a_number_leads_to_the_id_without_the_directory(shards, sale):
     assert await fresh.by_number(sale.number) == sale
     assert await fresh.find("spring") == sale
     await fresh.close()
+
+
+async def test_a_crowd_that_meets_a_sale_for_the_first_time_shares_one_look(shards, sale):
+    looks = []
+    shards.directory.observe_wait = looks.append
+    catalog = Catalog(shards)
+    hasty = asyncio.create_task(catalog.find("spring"))
+    crowd = [asyncio.create_task(catalog.find("spring")) for _ in range(200)]
+    await asyncio.sleep(0)
+    hasty.cancel()  # and takes the answer from nobody
+
+    assert await asyncio.gather(*crowd) == [sale] * 200
+    assert len(looks) == 1
+    assert await asyncio.gather(*(catalog.find("nothing") for _ in range(200))) == [None] * 200
+    assert len(looks) == 2
+    await catalog.close()
+
+
+async def test_a_look_that_was_under_way_when_a_sale_changed_is_not_remembered(
+    catalog, shards, sale
+):
+    asked = asyncio.create_task(catalog.find("spring"))
+    await asyncio.sleep(0)
+    catalog.forget("spring")
+    await change_state(shards, sale.number, SaleEvent.PUBLISH, ACT)
+    await asked
+
+    assert (await catalog.find("spring")).state is SaleState.PUBLISHED
 
 
 async def test_what_is_not_there_is_none(catalog):
