@@ -22,7 +22,7 @@ from app.orders.order import Order
 from app.orders.placement import Click
 from app.orders.refusals import outcome_name, refusal_of
 from app.orders.routes import PlaceOrder
-from app.orders.selling import Accepted, Outcome
+from app.orders.selling import FULL, Accepted, Outcome
 from app.orders.views import view_confirmed, view_ticket
 from app.sales.sale import Sale, SaleKind, SaleState
 from app.telemetry.requests import RequestTally
@@ -66,6 +66,10 @@ class BuyLane:
         sale = self._sale_of(request)
         if sale is None:
             return False
+        if self._desk.placement.is_full(sale):
+            # The same for everybody, so it is told before a token or a body is looked at.
+            exchange.answer(self._turn_away, exchange, sale)
+            return True
         click = self._click_of(request)
         if click is None:
             return False
@@ -102,7 +106,7 @@ class BuyLane:
         self._desk.count_answer(buyer.sale.id, outcome_name(outcome))
         if isinstance(outcome, Accepted):
             return self._tickets.write(buyer.sale, buyer.click, outcome)
-        return self._refuse(buyer, outcome)
+        return self._refuse(buyer.exchange, buyer.sale, outcome)
 
     def wait(self, buyer: "_Buyer", accepted: Accepted, seconds: int) -> None:
         """Have one buyer told when the row is there."""
@@ -117,10 +121,13 @@ class BuyLane:
         view = view_confirmed(accepted.order_id, buyer.sale.id, order)
         return Reply(HTTPStatus.CREATED, _ticket_fields(accepted), _ENCODER.encode(view))
 
-    def _refuse(self, buyer: "_Buyer", outcome: Outcome) -> Reply:
+    def _turn_away(self, exchange: Exchange, sale: Sale) -> Reply:
+        self._desk.count_answer(sale.id, outcome_name(FULL))
+        return self._refuse(exchange, sale, FULL)
+
+    def _refuse(self, exchange: Exchange, sale: Sale, outcome: Outcome) -> Reply:
         """Write a refusal; one that tells nobody an exact wait is encoded once for many."""
-        exchange = buyer.exchange
-        code, fields = refusal_of(buyer.sale, outcome, self._desk.now_ms())
+        code, fields = refusal_of(sale, outcome, self._desk.now_ms())
         if "retry_after_ms" in fields:
             return exchange.refusal(code, **fields)
         fields["retry_after_ms"] = draw_wait_ms(code)

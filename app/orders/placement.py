@@ -109,6 +109,14 @@ class Placement:
             counter.sell_nowait(placement_request(sale, click), waiter)
         return True
 
+    def is_full(self, sale: Sale) -> bool:
+        """Say whether every bucket of a sale has just been found full; see `BucketCounter`."""
+        for bucket in range(sale.buckets):
+            counter = self._counters.get((sale.number, bucket))
+            if counter is None or not counter.is_full():
+                return False
+        return True
+
     async def close(self) -> None:
         """Answer everybody that waits, then let go of the connections."""
         for counter in self._counters.values():

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from redis.asyncio import Redis
+
 from tests.journeys.shop import Shop, new_key
 from tests.waiting import eventually
 
@@ -32,7 +34,13 @@ class Line:
         self._reader, self._writer = reader, writer
 
     async def click(
-        self, sale: str, token: str, *fields: str, key: str | None = "", body: str = ""
+        self,
+        sale: str,
+        token: str,
+        *fields: str,
+        key: str | None = "",
+        body: str = "",
+        insist: bool = True,
     ) -> Heard:
         lines = [f"POST /v1/sales/{sale}/orders HTTP/1.1", "Host: shop"]
         lines += [f"Authorization: Bearer {token}", *fields]
@@ -44,7 +52,7 @@ class Line:
             self._writer.write("\r\n".join([*lines, "", body]).encode())
             async with asyncio.timeout(10):
                 heard = await self._hear()
-            if heard.status != 503:
+            if heard.status != 503 or not insist:
                 return heard
 
     async def _hear(self) -> Heard:
@@ -65,6 +73,14 @@ async def line_to(shop: Shop) -> AsyncIterator[Line]:
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def newest_state(shop: Shop) -> AsyncIterator[tuple[Redis, str]]:
+    """Reach for the state of the newest sale, past the service."""
+    async with Redis.from_url(shop.run.redis, decode_responses=True) as redis:
+        states = await redis.keys("*:state")
+        yield redis, max(states, key=lambda name: int(re.search(r"{(\d+)", name)[1]))
 
 
 def told(heard: Heard, *, moments: bool = False) -> tuple[int, dict[str, str], Any]:
@@ -209,6 +225,29 @@ async def test_refusals_are_the_same(shop):
                     return (heard.fast, json.loads(heard.body)["code"]) == (True, code)
 
                 await eventually(hears)
+
+
+async def test_a_full_backlog_is_told_by_either_lane_and_before_any_token_is_read(shop):
+    sale = await shop.open_sale(stock=9)
+    async with line_to(shop) as line, newest_state(shop) as (redis, state):
+        await line.click(sale, shop.token("first"))
+        usual = await redis.hget(state, "backlog_max")
+        await redis.hset(state, "backlog_max", 0)
+
+        async def is_told() -> bool:
+            slow = await line.click(sale, shop.token("ann"), SLOW, insist=False)
+            fast = await line.click(sale, "a token of nobody", insist=False)
+            if fast.status == 401:  # what the slow click has heard was said too long ago
+                return False
+            assert (slow.fast, fast.fast) == (False, True)
+            assert told(slow) == told(fast)
+            assert json.loads(fast.body)["code"] == "backlog_full"
+            return True
+
+        await eventually(is_told)
+        await redis.hset(state, "backlog_max", usual)
+        assert (await line.click(sale, shop.token("ann"))).status == 202
+        assert (await line.click(sale, "a token of nobody")).status == 401
 
 
 async def test_what_the_lane_leaves_is_refused_as_ever(shop):
