@@ -22,7 +22,7 @@ NO_SUCH_VARIANT: Final = "--only knows no {}"
 @click.option("--seconds", type=float, help="Of one measured window.  [5; quick: 2]")
 @click.option("--rounds", type=click.IntRange(1, 99), help="Turns of each.  [5; quick: 2]")
 @click.option("--quick", is_flag=True, help="Under three minutes: shorter, fewer, no million.")
-@click.option("--connections", type=click.IntRange(1, 10_000), default=128, show_default=True)
+@click.option("--connections", type=click.IntRange(1, 10_000), default=256, show_default=True)
 @click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--generators", type=click.IntRange(1, 16), default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/bench-<time>]")

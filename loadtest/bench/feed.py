@@ -29,7 +29,7 @@ from app.storage.lua import BoundScript
 from app.storage.script_connection import ScriptConnection
 from loadtest.bench.stand import BUCKETS, NotMeasured, OpenSale, Stand
 
-BATCH_ORDERS: Final = 32  # about what 128 connections fill over two processes and two buckets
+BATCH_ORDERS: Final = 32  # about what 256 connections fill over two processes and two buckets
 REFUSED: Final = "a fed order was not placed"
 _CALL_TIMEOUT_MS: Final = 5_000
 _FINGERPRINT: Final = bytes(FINGERPRINT_BYTES)

@@ -10,7 +10,7 @@ from loadtest.bench.job import SLOTS_PER_SECOND, Job, OpenLoop, Tally, Timetable
 from loadtest.bench.measurement import measurement, waits
 from loadtest.bench.rig import WARM_SECONDS, Rig, audited
 from loadtest.bench.stand import Stand
-from loadtest.bench.variants import closed_loop, unknown_of
+from loadtest.bench.variants import FASTER_THAN_BARE, closed_loop, unknown_of
 from loadtest.bench.wire import CONFIRMED, GAVE_UP, PLACED
 from loadtest.figures import percentile
 
@@ -40,7 +40,9 @@ async def measure_open_loop(rig: Rig, stand: Stand) -> None:
         warm_seconds=WARM_SECONDS,
         seconds=seconds,
     )
+    calls = await stand.script_calls()
     tally, cpu = await rig.load(job, stand.processes)
+    placed = tally.totals[PLACED] + tally.totals[CONFIRMED]
     figure = measurement(
         "f",
         tally,
@@ -49,11 +51,11 @@ async def measure_open_loop(rig: Rig, stand: Stand) -> None:
         generators=rig.options.generators,
         numbers={
             "planned_per_second": per_second,
+            "orders_per_call": placed / (await stand.script_calls() - calls),
             **waits(tally, CONFIRMED, "row_"),
             "sent_late_p99_ms": percentile(sorted(tally.sent_late_ms) or [0.0], 0.99),
         },
     )
-    placed = tally.totals[PLACED] + tally.totals[CONFIRMED]
     rig.note(await audited(stand, sale, figure, placed, unknown_of(tally.totals)))
 
 
@@ -66,7 +68,7 @@ async def measure_overload(rig: Rig, stand: Stand) -> None:
 
 async def measure_refusal(rig: Rig) -> None:
     """Measure what a refusal costs: the worker stands still, and the backlog is full."""
-    count = rig.clicks_for(rig.options.seconds)
+    count = FASTER_THAN_BARE * rig.clicks_for(rig.options.seconds)
     async with rig.stand(SMALL_BACKLOG) as stand:
         sale = await stand.open_sale(stock=2 * count)
         stand.signal_worker(signal.SIGSTOP)
